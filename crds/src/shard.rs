@@ -110,6 +110,10 @@ pub struct OrderShardStatus {
     /// The newest migration the database has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,
+    /// Postgres' system identifier: says that volumes belong together. Known, it forbids an empty volume to start a new
+    /// database under the shard's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<String>,
     /// The last failover, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<Failover>,
