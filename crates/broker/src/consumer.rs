@@ -218,6 +218,8 @@ impl<H: Handler> Subscription<H> {
         );
         loop {
             tokio::select! {
+                // Once stopped, what the broker still sends stays untouched.
+                biased;
                 () = self.stop.cancelled() => {
                     let cancel = channel.basic_cancel(TAG.into(), BasicCancelOptions::default());
                     timeout(CANCEL_LIMIT, cancel).await.ok();

@@ -1,0 +1,7 @@
+//! Against a real RabbitMQ 4, named by RINGWRIGHT_TEST_AMQP. Each test uses exchanges and queues of its own prefix and
+//! removes them; faults of the network are made by a proxy between this program and the broker.
+
+mod consuming;
+mod installation;
+mod proxy;
+mod publishing;
