@@ -1,3 +1,112 @@
-//! To be written.
+//! The logic behind the Makefile's verbs.
 
-fn main() {}
+mod api_key;
+mod bench;
+mod cargo;
+mod fresh;
+mod images;
+mod instances;
+mod mail;
+mod manifests;
+mod place;
+mod platform;
+mod port_forward;
+mod prerequisites;
+mod sample_order;
+mod stage;
+mod test;
+mod up;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::place::On;
+use crate::stage::Runner;
+use crate::workspace::Workspace;
+
+/// Builds, runs and tests Ringwright.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// A running platform with a sample cluster, and one order with its email and text message.
+    Up {
+        /// Where to install. Only `hermetic` is exercised by this project's tests.
+        #[arg(long, value_enum, default_value_t = On::Hermetic)]
+        on: On,
+        /// For `--on current-context`: where images are pushed to and pulled from.
+        #[arg(long)]
+        registry: Option<String>,
+    },
+    /// Removes what `up` started.
+    Down {
+        /// What `up` was told.
+        #[arg(long, value_enum, default_value_t = On::Hermetic)]
+        on: On,
+    },
+    /// Everything that must hold, on a cluster of its own.
+    Test,
+    /// Formatting, lints and the tests that need no cluster.
+    Check,
+    /// The benchmarks.
+    Bench,
+    /// Builds the images that are not up to date.
+    Images {
+        /// Builds all of them, from newly fetched Debian packages.
+        #[arg(long)]
+        rebuild: bool,
+    },
+    /// Renders the charts to deploy/ringwright.yaml.
+    Manifests,
+    /// The README's commands in a temporary clone with empty caches; an hour.
+    Fresh,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let workspace = Workspace::locate()?;
+    match arguments.verb {
+        Verb::Up { on, registry } => up::up(&workspace, on, registry),
+        Verb::Down { on } => up::down(&workspace, on),
+        Verb::Test => test::everything(&workspace),
+        Verb::Check => test::check(&workspace),
+        Verb::Bench => bench::bench(&workspace),
+        Verb::Images { rebuild } => build_images(&workspace, rebuild),
+        Verb::Manifests => render_manifests(&workspace),
+        Verb::Fresh => fresh::fresh(&workspace),
+    }
+}
+
+fn build_images(workspace: &Workspace, rebuild: bool) -> Result<ExitCode> {
+    let mut run = Runner::new("images", workspace)?;
+    let ready = run.stage("prerequisites", Some(()), |stage, ()| {
+        images::check_recipes(workspace)?;
+        prerequisites::ensure_for_images(stage)
+    });
+    let programs = run.stage("programs", ready, |stage, _| cargo::build_programs(stage, workspace));
+    run.stage("images", programs.as_ref(), |stage, programs| {
+        images::build(stage, workspace, programs, rebuild)
+    });
+    Ok(if run.summary() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn render_manifests(workspace: &Workspace) -> Result<ExitCode> {
+    let mut run = Runner::new("manifests", workspace)?;
+    run.stage("manifests", Some(()), |stage, ()| manifests::write(stage, workspace));
+    Ok(if run.summary() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use hermetic_cluster::Progress;
 
 use crate::workspace::Workspace;
 
@@ -68,7 +69,11 @@ impl Runner {
             fs::remove_dir_all(&logs).with_context(|| format!("removing the old logs in {}", logs.display()))?;
         }
         fs::create_dir_all(&logs).with_context(|| format!("creating the log folder {}", logs.display()))?;
-        Ok(Self { logs, started: Instant::now(), records: Vec::new() })
+        Ok(Self {
+            logs,
+            started: Instant::now(),
+            records: Vec::new(),
+        })
     }
 
     /// Runs `work` with what it needs, or reports the stage as not run when a stage before it did not deliver that.
@@ -85,7 +90,9 @@ impl Runner {
         };
         let started = Instant::now();
         println!("==> {name}");
-        let log = self.logs.join(format!("{:02}-{}.log", self.records.len() + 1, name.replace(' ', "-")));
+        let log = self
+            .logs
+            .join(format!("{:02}-{}.log", self.records.len() + 1, name.replace(' ', "-")));
         let (result, tally) = match Stage::open(log.clone()) {
             Ok(stage) => {
                 let pulse = stage.start_pulse();
@@ -98,7 +105,11 @@ impl Runner {
         let took = started.elapsed();
         match result {
             Ok(value) => {
-                let outcome = if tally.failed == 0 { Outcome::Passed } else { Outcome::Failed };
+                let outcome = if tally.failed == 0 {
+                    Outcome::Passed
+                } else {
+                    Outcome::Failed
+                };
                 let word = if outcome == Outcome::Passed { "done" } else { "FAILED" };
                 println!("<== {name}: {word} in {}", seconds(took));
                 self.record(name, took, outcome, tally);
@@ -114,7 +125,12 @@ impl Runner {
     }
 
     fn record(&mut self, name: &'static str, took: Duration, outcome: Outcome, tally: Tally) {
-        self.records.push(Record { name, took, outcome, tally });
+        self.records.push(Record {
+            name,
+            took,
+            outcome,
+            tally,
+        });
     }
 
     /// Prints each stage's seconds and says whether all of them passed.
@@ -127,8 +143,16 @@ impl Runner {
                 Outcome::NotRun => "not run",
             };
             let Tally { passed, failed } = record.tally;
-            let counts = if passed + failed > 0 { format!(" ({passed} passed, {failed} failed)") } else { String::new() };
-            println!("{:<34} {:>9.1}  {result}{counts}", record.name, record.took.as_secs_f64());
+            let counts = if passed + failed > 0 {
+                format!(" ({passed} passed, {failed} failed)")
+            } else {
+                String::new()
+            };
+            println!(
+                "{:<34} {:>9.1}  {result}{counts}",
+                record.name,
+                record.took.as_secs_f64()
+            );
         }
         println!("{:<34} {:>9.1}", "total", self.started.elapsed().as_secs_f64());
         let passed = self.records.iter().all(|record| record.outcome == Outcome::Passed);
@@ -185,8 +209,15 @@ fn unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Stage {
     fn open(path: PathBuf) -> Result<Self> {
         let file = File::create(&path).with_context(|| format!("creating the log {}", path.display()))?;
-        let log = Log { path, file: Mutex::new(file), last_line: Mutex::new(String::new()) };
-        Ok(Self { log: Arc::new(log), tally: Cell::default() })
+        let log = Log {
+            path,
+            file: Mutex::new(file),
+            last_line: Mutex::new(String::new()),
+        };
+        Ok(Self {
+            log: Arc::new(log),
+            tally: Cell::default(),
+        })
     }
 
     /// Something the person at the terminal wants to know.
@@ -198,6 +229,15 @@ impl Stage {
     /// What is being done right now: goes to the log, and is shown with the next sign of life.
     pub(crate) fn doing(&self, text: impl AsRef<str>) {
         self.log.write(text.as_ref());
+    }
+
+    /// The cluster's own progress, as lines of this stage.
+    pub(crate) fn progress(&self) -> Progress {
+        let log = Arc::clone(&self.log);
+        Progress::to(move |line| {
+            println!("    {line}");
+            log.write(line);
+        })
     }
 
     /// Adds to the checks and tests this stage has counted.
@@ -219,10 +259,21 @@ impl Stage {
 
     /// Runs a command with its output in the log, showing each line to `watch` as well.
     pub(crate) fn run_watching(&self, command: &mut Command, mut watch: impl FnMut(&str)) -> Result<()> {
+        self.run_sifting(command, |line| {
+            watch(line);
+            true
+        })
+    }
+
+    /// Runs a command; of its output those lines go to the log for which `keep` says so.
+    pub(crate) fn run_sifting(&self, command: &mut Command, mut keep: impl FnMut(&str) -> bool) -> Result<()> {
         let shown = describe(command);
         self.log.write(&format!("$ {shown}"));
         let (reader, writer) = std::io::pipe().context("creating a pipe")?;
-        command.stdin(Stdio::null()).stdout(writer.try_clone().context("cloning a pipe")?).stderr(writer);
+        command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().context("cloning a pipe")?)
+            .stderr(writer);
         let spawned = command.spawn().with_context(|| format!("starting `{shown}`"));
         // The command holds the pipe's writing ends; without this the reader below would never see the end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -230,8 +281,9 @@ impl Stage {
         for line in BufReader::new(reader).split(b'\n') {
             let line = line.with_context(|| format!("reading the output of `{shown}`"))?;
             let line = String::from_utf8_lossy(&line);
-            self.log.write(line.trim_end());
-            watch(line.trim_end());
+            if keep(line.trim_end()) {
+                self.log.write(line.trim_end());
+            }
         }
         let status = child.wait().with_context(|| format!("waiting for `{shown}`"))?;
         if !status.success() {
@@ -244,11 +296,18 @@ impl Stage {
     pub(crate) fn read(&self, command: &mut Command) -> Result<String> {
         let shown = describe(command);
         self.log.write(&format!("$ {shown}"));
-        let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting `{shown}`"))?;
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("starting `{shown}`"))?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         complaint.lines().for_each(|line| self.log.write(line));
         if !output.status.success() {
-            let why = complaint.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+            let why = complaint
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or("it said nothing");
             bail!("`{shown}` failed ({}): {why}", output.status);
         }
         String::from_utf8(output.stdout).with_context(|| format!("`{shown}` wrote something that is not UTF-8"))
@@ -286,7 +345,11 @@ impl Pulse {
 /// A command as a person would type it.
 pub(crate) fn describe(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|argument| argument.to_string_lossy().into_owned()));
+    words.extend(
+        command
+            .get_args()
+            .map(|argument| argument.to_string_lossy().into_owned()),
+    );
     words.join(" ")
 }
 
@@ -310,7 +373,11 @@ mod tests {
 
     fn runner() -> (tempfile::TempDir, Runner) {
         let logs = tempfile::tempdir().unwrap();
-        let runner = Runner { logs: logs.path().to_owned(), started: Instant::now(), records: Vec::new() };
+        let runner = Runner {
+            logs: logs.path().to_owned(),
+            started: Instant::now(),
+            records: Vec::new(),
+        };
         (logs, runner)
     }
 
@@ -346,7 +413,9 @@ mod tests {
             path = stage.log_path().to_owned();
             let mut command = Command::new("sh");
             command.args(["-c", "echo out; echo err >&2; exit 3"]);
-            let error = stage.run_watching(&mut command, |line| seen.push(line.to_owned())).unwrap_err();
+            let error = stage
+                .run_watching(&mut command, |line| seen.push(line.to_owned()))
+                .unwrap_err();
             assert!(error.to_string().contains("exit status: 3"), "{error}");
             Ok(())
         });

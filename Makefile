@@ -1,0 +1,39 @@
+# Thin verbs; the logic is crates/xtask. ON=kind or ON=current-context chooses another Kubernetes for up and down.
+
+XTASK = cargo run --release --locked --package xtask --
+WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test check bench images manifests fresh ready
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+up: ready ## A Kubernetes, the platform, a sample cluster; one order with its email and SMS
+	@$(XTASK) up $(WHERE)
+
+down: ready ## Removes all of that; caches stay
+	@$(XTASK) down $(if $(ON),--on $(ON))
+
+test: ready ## Everything that must hold: lints, unit, property and end-to-end tests
+	@$(XTASK) test
+
+check: ready ## Formatting, lints and unit tests, for the time between two edits
+	@$(XTASK) check
+
+bench: ready ## The benchmarks
+	@$(XTASK) bench
+
+images: ready ## The images, where they are not up to date
+	@$(XTASK) images
+
+manifests: ready ## Renders the charts to deploy/ringwright.yaml
+	@$(XTASK) manifests
+
+fresh: ready ## up and test in a temporary clone with empty caches: about an hour
+	@$(XTASK) fresh
+
+ready:
+	@[ "$$(uname -s)" = Linux ] || { echo "Linux is needed: the cluster's nodes are Linux network namespaces."; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup (https://rustup.rs); rust-toolchain.toml names the version."; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing: install gcc."; exit 1; }

@@ -1,0 +1,59 @@
+//! Cargo, always with the lock file and the release profile: what is tested is what the images run.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::stage::Stage;
+use crate::workspace::Workspace;
+
+/// The programs that go into images.
+const PROGRAMS: [&str; 4] = ["operator", "order-api", "notifier", "sms-gateway"];
+
+/// Proof that the programs lie in the target folder.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Programs;
+
+/// Builds the programs of the images.
+pub(crate) fn build_programs(stage: &Stage, workspace: &Workspace) -> Result<Programs> {
+    let mut build = command(workspace, "build");
+    build.args(["--release", "--locked", "--bins"]);
+    build.args(PROGRAMS.iter().flat_map(|name| ["--package", name]));
+    stage.run(&mut build)?;
+    Ok(Programs)
+}
+
+/// A cargo command in the checkout.
+pub(crate) fn command(workspace: &Workspace, subcommand: &str) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.arg(subcommand).current_dir(workspace.root());
+    // Wherever cargo was told to build: the Dockerfiles copy from the checkout's target folder.
+    command
+        .env("CARGO_TARGET_DIR", workspace.target())
+        .env("CARGO_TERM_COLOR", "never");
+    command
+}
+
+/// A tool from the package registry, built once into the cache: its version is fixed here, so nothing changes under us.
+pub(crate) fn installed_tool(stage: &Stage, workspace: &Workspace, name: &str, version: &str) -> Result<PathBuf> {
+    let root = workspace.cache().join("tools").join(format!("{name}-{version}"));
+    let program = root.join("bin").join(name);
+    if !program.exists() {
+        stage.note(format!("{name} {version}: building it once, into {}", root.display()));
+        let target = workspace.cache().join("tools/target");
+        let mut install = command(workspace, "install");
+        install
+            .args(["--locked", "--version", version, name, "--root"])
+            .arg(&root);
+        // Compiled without optimisation, it takes a third of the time to build and is fast enough for one check.
+        install
+            .arg("--debug")
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env("CARGO_TARGET_DIR", &target);
+        stage.run(&mut install)?;
+        fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))?;
+    }
+    Ok(program)
+}

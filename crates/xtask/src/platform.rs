@@ -1,0 +1,236 @@
+//! Installing the charts and a sample cluster, and waiting until they work.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::api_key::ApiKey;
+use crate::place::Place;
+use crate::stage::Stage;
+use crate::workspace::Workspace;
+
+/// Where `up` installs everything.
+pub(crate) const NAMESPACE: &str = "shop";
+/// The release, and the prefix of its objects' names.
+pub(crate) const RELEASE: &str = "ringwright";
+/// The order API's Service.
+pub(crate) const ORDER_API: &str = "ringwright-order-api";
+/// The development SMS gateway's Service.
+pub(crate) const SMS_GATEWAY: &str = "ringwright-sms-gateway";
+/// The sample cluster of `deploy/sample-cluster.yaml`.
+const CLUSTER: &str = "ordercluster/shop";
+
+/// A platform that serves orders.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    pub(crate) place: Place,
+    pub(crate) api_key: ApiKey,
+}
+
+/// Installs or upgrades the charts with the development mail server and SMS gateway.
+pub(crate) fn install(stage: &Stage, workspace: &Workspace, place: Place) -> Result<Platform> {
+    stage.run(
+        place
+            .helm(&["upgrade", "--install", "ringwright-crds", "charts/ringwright-crds"])
+            .current_dir(workspace.root()),
+    )?;
+    stage.run(&mut place.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd",
+        "orderclusters.ringwright.dev",
+        "ordershards.ringwright.dev",
+    ]))?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    apply(stage, &place, &namespace)?;
+    let api_key = ApiKey::find_or_make(stage, &place)?;
+    let registry = format!("image.registry={}", place.image_registry());
+    let mut upgrade = place.helm(&[
+        "upgrade",
+        "--install",
+        RELEASE,
+        "charts/ringwright",
+        "--namespace",
+        NAMESPACE,
+    ]);
+    upgrade.args(["--values", "charts/ringwright/values-dev.yaml", "--set", &registry]);
+    stage.run(upgrade.current_dir(workspace.root()))?;
+    Ok(Platform { place, api_key })
+}
+
+/// Applies the sample cluster and waits until it and the programs are ready.
+pub(crate) fn make_sample_cluster(stage: &Stage, workspace: &Workspace, platform: &Platform) -> Result<()> {
+    let place = &platform.place;
+    let sample = workspace.root().join("deploy/sample-cluster.yaml");
+    // The admission policy and the resources may be a moment away from being served.
+    retry(Duration::from_secs(60), || {
+        stage.run(
+            place
+                .kubectl(&["apply", "--namespace", NAMESPACE, "--filename"])
+                .arg(&sample),
+        )
+    })?;
+    wait_until_ready(stage, place)?;
+    for workload in [
+        "deployment/ringwright-order-api",
+        "deployment/ringwright-notifier",
+        "statefulset/ringwright-rabbitmq",
+    ] {
+        stage.doing(format!("waiting for {workload}"));
+        stage.run(&mut place.kubectl(&[
+            "rollout",
+            "status",
+            "--namespace",
+            NAMESPACE,
+            "--timeout=300s",
+            workload,
+        ]))?;
+    }
+    Ok(())
+}
+
+/// Follows the sample cluster to Ready, telling each change of its status.
+fn wait_until_ready(stage: &Stage, place: &Place) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(420);
+    let mut told = String::new();
+    loop {
+        let text = stage.read(&mut place.kubectl(&["get", CLUSTER, "--namespace", NAMESPACE, "--output", "json"]))?;
+        let cluster: Value = serde_json::from_str(&text).context("reading the sample cluster's status")?;
+        let state = state(&cluster);
+        if state.line != told {
+            stage.note(&state.line);
+            told = state.line;
+        }
+        if state.ready {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            explain(stage, place);
+            bail!("the sample cluster did not become Ready in 7 minutes; its last word: {told}");
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+struct State {
+    ready: bool,
+    line: String,
+}
+
+/// Ready only for the generation that was asked for: an older status says nothing about the present spec.
+fn state(cluster: &Value) -> State {
+    let status = &cluster["status"];
+    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let current = status["observedGeneration"] == cluster["metadata"]["generation"];
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+    let word = |name: &str| {
+        ready
+            .and_then(|ready| ready[name].as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    State {
+        ready: current && word("status") == "True",
+        line: format!(
+            "{} of {} shards ready; {} {}",
+            status["readyShards"].as_u64().unwrap_or(0),
+            cluster["spec"]["shards"],
+            word("reason"),
+            word("message")
+        ),
+    }
+}
+
+/// What a person would look at first, into the log.
+fn explain(stage: &Stage, place: &Place) {
+    for arguments in [
+        &[
+            "get",
+            "all,ordercluster,ordershard,pvc",
+            "--namespace",
+            NAMESPACE,
+            "--output",
+            "wide",
+        ][..],
+        &["get", "events", "--namespace", NAMESPACE, "--sort-by=.lastTimestamp"],
+        &[
+            "logs",
+            "deployment/ringwright-operator",
+            "--namespace",
+            NAMESPACE,
+            "--tail=60",
+        ],
+    ] {
+        let _ = stage.run(&mut place.kubectl(arguments));
+    }
+}
+
+/// Server-side apply of one object.
+pub(crate) fn apply(stage: &Stage, place: &Place, object: &Value) -> Result<()> {
+    let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
+    stage.doing(format!("applying {what}"));
+    let arguments = [
+        "apply",
+        "--server-side",
+        "--field-manager=ringwright-xtask",
+        "--filename=-",
+    ];
+    pipe(&mut place.kubectl(&arguments), &object.to_string()).with_context(|| format!("applying {what}"))
+}
+
+/// Runs a command with this standard input; its output is shown only when it fails, for the input may be a secret.
+fn pipe(command: &mut Command, input: &str) -> Result<()> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().context("starting kubectl")?;
+    let mut stdin = child.stdin.take().context("kubectl has no standard input")?;
+    stdin.write_all(input.as_bytes()).context("writing to kubectl")?;
+    drop(stdin);
+    let output = child.wait_with_output().context("waiting for kubectl")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// Tries once a second until it works or the time is over.
+pub(crate) fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("still failing after {} s", patience.as_secs())));
+            }
+            Err(_) => thread::sleep(Duration::from_secs(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ready_condition_of_an_older_generation_does_not_count() {
+        let mut cluster = json!({
+            "metadata": {"generation": 2},
+            "spec": {"shards": 3},
+            "status": {"observedGeneration": 1, "readyShards": 3, "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        assert!(!state(&cluster).ready);
+        cluster["status"]["observedGeneration"] = json!(2);
+        assert!(state(&cluster).ready);
+        assert!(
+            !state(&json!({"metadata": {"generation": 1}, "spec": {"shards": 1}})).ready,
+            "no status yet"
+        );
+    }
+}

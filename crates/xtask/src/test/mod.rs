@@ -1,0 +1,159 @@
+//! `make test`: everything that must hold. `make check` is its quick part.
+
+mod charts;
+mod libtest;
+mod lints;
+mod servers;
+mod suites;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use hermetic_cluster::{Instance, tools};
+
+use self::servers::Servers;
+use self::suites::Environment;
+use crate::place::Place;
+use crate::stage::{Runner, Stage};
+use crate::workspace::Workspace;
+use crate::{images, instances, prerequisites};
+
+pub(crate) use self::servers::remove_left_overs;
+
+/// Runs every check and test, on a cluster of its own beside a running `make up`.
+///
+/// The order is that of the cheapest refusal first; what takes minutes comes once, and everything after it shares it.
+pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
+    let mut run = Runner::new("test", workspace)?;
+    let instance = instances::test()?;
+    let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
+    run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
+    let built = run.stage("build", Some(()), |stage, ()| suites::build(stage, workspace));
+    let programs = built.as_ref().map(|(programs, _)| programs);
+    let suites = built.as_ref().map(|(_, suites)| suites);
+    run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
+    run.stage("dependencies", Some(()), |stage, ()| {
+        lints::dependencies(stage, workspace)
+    });
+
+    let images = run.stage("images", programs.zip(ready), |stage, (programs, _)| {
+        images::build(stage, workspace, programs, false)
+    });
+    let servers = run.stage("test servers", images.as_ref(), |stage, images| {
+        Servers::start(stage, &images.store)
+    });
+    run.stage(
+        "unit and property tests",
+        suites.zip(servers.as_ref()),
+        |stage, (suites, servers)| {
+            suites.run_unit(stage, workspace, &servers.environment());
+            Ok(())
+        },
+    );
+    if let (Some(servers), Some(images)) = (servers, &images) {
+        run.stage("test servers away", Some(servers), |stage, servers| {
+            servers.stop(stage, &images.store)
+        });
+    }
+
+    let tools = run.stage("kubernetes tools", ready, |stage, _| {
+        Ok(tools::build(&stage.progress())?)
+    });
+    run.stage("helm lint", tools.as_ref(), |stage, tools| {
+        charts::lint(stage, workspace, tools)
+    });
+    run.stage("values schema", tools.as_ref(), |stage, tools| {
+        charts::refuse_bad_values(stage, workspace, tools)
+    });
+    run.stage("manifests drift", tools.as_ref(), |stage, tools| {
+        charts::drift(stage, workspace, tools)
+    });
+    let place = run.stage("cluster", tools.as_ref(), |stage, tools| {
+        start_afresh(stage, tools, &instance)
+    });
+    run.stage(
+        "manifests validation",
+        tools.as_ref().zip(place.as_ref()),
+        |stage, (tools, place)| charts::validate(stage, workspace, tools, place),
+    );
+    let supplied = run.stage(
+        "import",
+        place.as_ref().zip(images.as_ref()),
+        |stage, (place, images)| {
+            place.supply(stage, images)?;
+            Ok(place)
+        },
+    );
+    run.stage("end-to-end tests", suites.zip(supplied), |stage, (suites, place)| {
+        suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?);
+        Ok(())
+    });
+    // The place holds the instance's lock.
+    drop(place);
+    run.stage("cluster away", tools, |stage, _| Ok(instance.stop(&stage.progress())?));
+    Ok(close(&run))
+}
+
+/// Formatting, lints and the tests that need no server, for the time between two edits.
+pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
+    let mut run = Runner::new("check", workspace)?;
+    run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
+    run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
+    let built = run.stage("build", Some(()), |stage, ()| suites::build(stage, workspace));
+    let ready = run.stage("prerequisites", Some(()), |stage, ()| {
+        prerequisites::ensure_for_images(stage)
+    });
+    let images = run.stage("images of the servers", ready, |stage, _| {
+        images::build_servers(stage, workspace)
+    });
+    let servers = run.stage("test servers", images.as_ref(), |stage, images| {
+        Servers::start(stage, &images.store)
+    });
+    run.stage(
+        "unit and property tests",
+        built.as_ref().zip(servers.as_ref()),
+        |stage, ((_, suites), servers)| {
+            suites.run_unit(stage, workspace, &servers.environment());
+            Ok(())
+        },
+    );
+    if let (Some(servers), Some(images)) = (servers, &images) {
+        run.stage("test servers away", Some(servers), |stage, servers| {
+            servers.stop(stage, &images.store)
+        });
+    }
+    Ok(close(&run))
+}
+
+/// A cluster without anything of an earlier, perhaps interrupted, run.
+fn start_afresh(stage: &Stage, tools: &tools::Tools, instance: &Instance) -> Result<Place> {
+    if instance.status()?.exists {
+        stage.note("removing what an earlier run left behind");
+        instance.stop(&stage.progress())?;
+    }
+    Place::hermetic(stage, tools, instance)
+}
+
+fn end_to_end_environment(workspace: &Workspace, place: &Place, instance: &Instance) -> Result<Environment> {
+    let mut environment = Environment::new();
+    let kubeconfig = place.kubeconfig().map(|path| path.display().to_string());
+    environment.extend(kubeconfig.map(|kubeconfig| ("RINGWRIGHT_E2E_KUBECONFIG", kubeconfig)));
+    environment.insert("RINGWRIGHT_E2E_INSTANCE", instance.name().to_owned());
+    environment.insert(
+        "RINGWRIGHT_E2E_CHARTS",
+        workspace.root().join("charts").display().to_string(),
+    );
+    Ok(environment)
+}
+
+/// The summary, and alone on the last line what all suites came to.
+fn close(run: &Runner) -> ExitCode {
+    let passed = run.summary();
+    let tally = run.tally();
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if passed && tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

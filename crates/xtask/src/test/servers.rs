@@ -1,0 +1,215 @@
+//! A PostgreSQL and a RabbitMQ for the tests that need no cluster: those of our images, on loopback, thrown away after.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::images::{self, Store};
+use crate::port_forward::dying_with_us;
+use crate::stage::Stage;
+use crate::test::suites::Environment;
+
+/// The image's file system for each server, by the name of its container in the store.
+const POSTGRES: &str = "ringwright-test-postgres";
+const RABBITMQ: &str = "ringwright-test-rabbitmq";
+/// The users of the two images.
+const POSTGRES_USER: (u32, u32) = (100, 102);
+const RABBITMQ_USER: (u32, u32) = (999, 999);
+/// The start of a connection in AMQP 0-9-1, which the server answers with a method frame.
+const AMQP_GREETING: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
+
+/// Running servers. They end when this is dropped, and with this process however it ends.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    postgres: Server,
+    rabbitmq: Server,
+}
+
+#[derive(Debug)]
+struct Server {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Servers {
+    /// Starts both and waits until they answer.
+    pub(crate) fn start(stage: &Stage, store: &Store) -> Result<Self> {
+        let logs = stage.log_path().parent().context("the log has no folder")?.to_owned();
+        let root = store.mount(stage, POSTGRES, &images::reference("postgres"))?;
+        let postgres = start_postgres(&root, &logs.join("postgres.log"))?;
+        let root = store.mount(stage, RABBITMQ, &images::reference("rabbitmq"))?;
+        let rabbitmq = start_rabbitmq(&root, &logs.join("rabbitmq.log"))?;
+        let mut servers = Self { postgres, rabbitmq };
+        servers.postgres.wait_until("PostgreSQL answers", postgres_answers)?;
+        servers.rabbitmq.wait_until("RabbitMQ answers", rabbitmq_answers)?;
+        stage.note(format!(
+            "PostgreSQL on port {}, RabbitMQ on port {}",
+            servers.postgres.port, servers.rabbitmq.port
+        ));
+        Ok(servers)
+    }
+
+    /// Where the tests find them.
+    pub(crate) fn environment(&self) -> Environment {
+        let postgres = format!("postgres://postgres@127.0.0.1:{}/postgres", self.postgres.port);
+        let amqp = format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.rabbitmq.port);
+        Environment::from([("RINGWRIGHT_TEST_POSTGRES", postgres), ("RINGWRIGHT_TEST_AMQP", amqp)])
+    }
+
+    /// Ends both and throws away what they wrote.
+    pub(crate) fn stop(self, stage: &Stage, store: &Store) -> Result<()> {
+        drop(self);
+        remove_left_overs(stage, store)
+    }
+}
+
+/// Throws away the servers' file systems, also those of a run that was killed.
+pub(crate) fn remove_left_overs(stage: &Stage, store: &Store) -> Result<()> {
+    store.unmount(stage, POSTGRES)?;
+    store.unmount(stage, RABBITMQ)
+}
+
+fn start_postgres(root: &Path, log: &Path) -> Result<Server> {
+    let port = free_port()?;
+    // Not synchronised to disk: the data is worth nothing. wal_level as on a shard, since the tests create publications.
+    let script = format!(
+        "set -e
+        initdb --pgdata /tmp/data --auth trust --encoding UTF8 --locale C.UTF-8 --username postgres
+        exec postgres -D /tmp/data -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=/tmp \\
+            -c wal_level=logical -c fsync=off -c max_connections=300 -c shared_buffers=128MB \\
+            -c max_replication_slots=50 -c max_wal_senders=50 -c max_worker_processes=50"
+    );
+    let path = "/usr/lib/postgresql/17/bin:/usr/bin:/bin";
+    let child = run_in(
+        root,
+        POSTGRES_USER,
+        &script,
+        &[("PATH", path), ("HOME", "/tmp"), ("LANG", "C.UTF-8")],
+        log,
+    )?;
+    Ok(Server {
+        child,
+        port,
+        log: log.to_owned(),
+    })
+}
+
+fn start_rabbitmq(root: &Path, log: &Path) -> Result<Server> {
+    let (port, distribution, epmd) = (free_port()?, free_port()?.to_string(), free_port()?.to_string());
+    // Erlang asks for the address of its node's host name.
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").context("writing /etc/hosts for the test broker")?;
+    let script = format!(
+        "set -e
+        mkdir -p /tmp/rabbitmq
+        echo 'listeners.tcp.1 = 127.0.0.1:{port}' > /tmp/rabbitmq/rabbitmq.conf
+        echo '[].' > /tmp/rabbitmq/plugins
+        exec rabbitmq-server"
+    );
+    let variables = [
+        ("PATH", "/usr/lib/rabbitmq/bin:/usr/bin:/bin"),
+        ("HOME", "/tmp/rabbitmq"),
+        ("LANG", "C.UTF-8"),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1"),
+        ("ERL_EPMD_PORT", &epmd),
+        ("RABBITMQ_CONFIG_FILE", "/tmp/rabbitmq/rabbitmq.conf"),
+        ("RABBITMQ_CONF_ENV_FILE", "/dev/null"),
+        ("RABBITMQ_DIST_PORT", &distribution),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", "/tmp/rabbitmq/plugins"),
+        ("RABBITMQ_LOGS", "-"),
+        ("RABBITMQ_MNESIA_BASE", "/tmp/rabbitmq"),
+        ("RABBITMQ_NODENAME", "ringwright-test@localhost"),
+    ];
+    let child = run_in(root, RABBITMQ_USER, &script, &variables, log)?;
+    Ok(Server {
+        child,
+        port,
+        log: log.to_owned(),
+    })
+}
+
+/// Runs a shell script inside an image's file system, as its user, in mount and process namespaces of its own: when the
+/// first process of the namespace goes, the kernel ends all the others and takes the mounts back.
+fn run_in(root: &Path, user: (u32, u32), script: &str, variables: &[(&str, &str)], log: &Path) -> Result<Child> {
+    let enter = "mount -t proc proc \"$0/proc\" && mount --rbind /dev \"$0/dev\" && \
+                 exec chroot \"$0\" setpriv --reuid=\"$1\" --regid=\"$2\" --clear-groups --pdeathsig=KILL \
+                 env --ignore-environment \"${@:4}\" sh -c \"$3\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "bash", "-c", enter])
+        .arg(root);
+    command.args([user.0.to_string(), user.1.to_string(), script.to_owned()]);
+    command.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
+    let file = fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
+    let both = file
+        .try_clone()
+        .with_context(|| format!("opening {} twice", log.display()))?;
+    let mut tied = dying_with_us(&command);
+    tied.stdout(Stdio::from(file))
+        .stderr(Stdio::from(both))
+        .spawn()
+        .context("starting a test server with unshare")
+}
+
+/// A loopback port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    Ok(listener.local_addr().context("looking for a free port")?.port())
+}
+
+impl Server {
+    fn wait_until(&mut self, what: &str, answers: fn(SocketAddr) -> std::io::Result<bool>) -> Result<()> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while !answers(address).unwrap_or(false) {
+            if let Some(status) = self.child.try_wait().context("looking at a test server")? {
+                bail!("waiting until {what}: it ended ({status}); see {}", self.log.display());
+            }
+            if Instant::now() > deadline {
+                bail!("waiting until {what}: not within 90 s; see {}", self.log.display());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    Ok(stream)
+}
+
+/// A start-up message for the superuser is answered with authentication ok (`R`), not with an error (`E`).
+fn postgres_answers(address: SocketAddr) -> std::io::Result<bool> {
+    let parameters = b"user\0postgres\0database\0postgres\0\0";
+    let mut stream = connect(address)?;
+    let length = u32::try_from(8 + parameters.len()).unwrap_or(u32::MAX);
+    stream.write_all(&length.to_be_bytes())?;
+    stream.write_all(&196_608_u32.to_be_bytes())?; // protocol 3.0
+    stream.write_all(parameters)?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    Ok(kind == *b"R")
+}
+
+fn rabbitmq_answers(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = connect(address)?;
+    stream.write_all(AMQP_GREETING)?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    Ok(kind == [1])
+}
