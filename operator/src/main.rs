@@ -1,3 +1,98 @@
-//! To be written.
+//! The Ringwright operator: OrderClusters into OrderShards, OrderShards into Postgres, and the ring over them.
 
-fn main() {}
+mod api_gate;
+mod apply;
+mod conditions;
+mod config;
+mod context;
+mod leader;
+mod metrics;
+mod order_cluster;
+mod order_shard;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser;
+use kube::client::ClientBuilder;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    api_gate::{Fence, GateLayer},
+    config::Config,
+    context::Context,
+    leader::Election,
+    metrics::Metrics,
+};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let stop = stop_on_signal()?;
+
+    let kubernetes = kube::Config::infer().await.context("find how to reach the Kubernetes API server")?;
+    // Leads to its own client: the Lease is what opens the gate of the other.
+    let lease_client = kube::Client::try_from(kubernetes.clone()).context("make the client of the Lease")?;
+    let fence = if config.leader_election { Fence::closed() } else { Fence::open() };
+    let gate = GateLayer { fence: fence.clone(), writes: metrics.api_writes.clone() };
+    let client = ClientBuilder::try_from(kubernetes).context("make the Kubernetes client")?.with_layer(&gate).build();
+
+    let election = Election::new(lease_client, &config.namespace, config.identity.clone(), fence);
+    let elected = config.leader_election.then_some(election);
+    let context = Arc::new(Context::new(client, config, metrics));
+    lead(context, elected, stop).await
+}
+
+/// Waits to be the leader, then runs the controllers until told to stop or until the Lease is lost.
+async fn lead(context: Arc<Context>, election: Option<Election>, stop: CancellationToken) -> anyhow::Result<()> {
+    let Some(mut election) = election else {
+        context.metrics.leader.set(1);
+        controllers(context, stop).await;
+        return Ok(());
+    };
+    if !election.acquire(&stop).await {
+        return Ok(());
+    }
+    context.metrics.leader.set(1);
+    let running = controllers(Arc::clone(&context), stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        () = &mut running => anyhow::ensure!(stop.is_cancelled(), "the controllers ended without being told to"),
+        () = election.hold(&stop) => {
+            context.metrics.leader.set(0);
+            // Dropping the controllers stops every reconcile where it stands: each is idempotent.
+            anyhow::ensure!(stop.is_cancelled(), "lost the Lease; starting anew as a candidate");
+            running.await;
+        }
+    }
+    election.release().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Runs every controller until `stop`; each finishes the reconciles it has begun.
+async fn controllers(context: Arc<Context>, stop: CancellationToken) {
+    tokio::join!(order_cluster::run(Arc::clone(&context), stop.clone()));
+}
+
+/// Cancelled by the first SIGTERM or SIGINT.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("told to stop");
+        told.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,73 @@
+//! What every reconcile is given.
+
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::ObjectReference};
+use kube::{
+    Api, Client, Resource,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tracing::warn;
+
+use crate::{apply::FIELD_MANAGER, config::Config, metrics::Metrics};
+
+/// Clients, settings and counters shared by the controllers.
+pub(crate) struct Context {
+    /// A client that counts writes and refuses them once the Lease is lost (see [`crate::api_gate`]).
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    recorder: Recorder,
+}
+
+impl Context {
+    pub(crate) fn new(client: Client, config: Config, metrics: Metrics) -> Self {
+        let reporter =
+            Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(config.identity.clone()) };
+        Self { recorder: Recorder::new(client.clone(), reporter), client, config, metrics }
+    }
+
+    /// Objects of one namespace.
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Objects wherever the operator watches.
+    pub(crate) fn watched<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match &self.config.watch_namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// Tells a step that went well, on the object it concerns.
+    pub(crate) async fn tell<K>(&self, about: &K, reason: &str, note: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.publish(&about.object_ref(&()), EventType::Normal, reason, note.into()).await;
+    }
+
+    /// Tells something a person should look at.
+    pub(crate) async fn warn<K>(&self, about: &K, reason: &str, note: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.publish(&about.object_ref(&()), EventType::Warning, reason, note.into()).await;
+    }
+
+    /// An event that cannot be written never fails the step it tells of.
+    async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, mut note: String) {
+        // The API server refuses notes of more than 1 kB.
+        note.truncate(note.floor_char_boundary(1000));
+        let event =
+            Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            warn!(reason, about = about.name.as_deref(), %error, "could not write an event");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the operator counts.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Labels of [`Metrics::reconciles`].
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct Reconcile {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+/// Labels of [`Metrics::api_writes`].
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct ApiWrite {
+    /// Plural name of the resource as in the URL, with the subresource: `orderclusters/status`.
+    pub(crate) kind: String,
+    pub(crate) verb: &'static str,
+}
+
+/// Labels of [`Metrics::reconcile_seconds`].
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct Kind {
+    kind: &'static str,
+}
+
+/// Labels of what belongs to one cluster.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct Cluster {
+    namespace: String,
+    cluster: String,
+}
+
+impl Cluster {
+    pub(crate) fn new(namespace: &str, cluster: &str) -> Self {
+        Self { namespace: namespace.to_owned(), cluster: cluster.to_owned() }
+    }
+}
+
+/// The operator's own metrics; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) reconciles: Family<Reconcile, Counter>,
+    pub(crate) reconcile_seconds: Family<Kind, Histogram>,
+    pub(crate) api_writes: Family<ApiWrite, Counter>,
+    pub(crate) leader: Gauge,
+    pub(crate) shards_wanted: Family<Cluster, Gauge>,
+    pub(crate) shards_ready: Family<Cluster, Gauge>,
+    pub(crate) ring_epoch: Family<Cluster, Gauge>,
+}
+
+impl Metrics {
+    /// Registers all under the prefix `operator`.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconciles: Family::default(),
+            // From a reconcile that finds nothing to do to one that waits for a database.
+            reconcile_seconds: Family::new_with_constructor(|| {
+                Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+            }),
+            api_writes: Family::default(),
+            leader: Gauge::default(),
+            shards_wanted: Family::default(),
+            shards_ready: Family::default(),
+            ring_epoch: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("operator");
+        registry.register("reconciles", "Reconciles by kind and outcome", metrics.reconciles.clone());
+        registry.register(
+            "reconcile_seconds",
+            "How long reconciles take",
+            metrics.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "api_writes",
+            "Requests that write to the API server, by resource and verb; the Lease is not counted",
+            metrics.api_writes.clone(),
+        );
+        registry.register("leader", "1 while this process holds the Lease", metrics.leader.clone());
+        registry.register("shards_wanted", "Shards a cluster asks for", metrics.shards_wanted.clone());
+        registry.register("shards_ready", "Shards of a cluster that are as asked for", metrics.shards_ready.clone());
+        registry.register("ring_epoch", "Epoch of a cluster's published ring", metrics.ring_epoch.clone());
+        metrics
+    }
+
+    /// Counts one reconcile of `kind`.
+    pub(crate) fn reconciled(&self, kind: &'static str, succeeded: bool, took: Duration) {
+        let outcome = if succeeded { "ok" } else { "error" };
+        self.reconciles.get_or_create(&Reconcile { kind, outcome }).inc();
+        self.reconcile_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+    }
+
+    /// Forgets a cluster that is gone.
+    pub(crate) fn forget_cluster(&self, cluster: &Cluster) {
+        self.shards_wanted.remove(cluster);
+        self.shards_ready.remove(cluster);
+        self.ring_epoch.remove(cluster);
+    }
+}
