@@ -1,0 +1,71 @@
+//! The shards' databases, asked directly: what a test claims about rows it has seen in them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::kubernetes::{Kubernetes, address};
+use crate::patience::await_condition;
+
+/// The master of one shard.
+pub struct Master {
+    /// The pod.
+    pub pod: String,
+    /// Its address.
+    pub address: String,
+}
+
+/// The pod that holds the master role of a shard; waits for one.
+///
+/// # Errors
+/// When there is none within two minutes.
+pub async fn master(kubernetes: &Kubernetes, namespace: &str, shard: &str) -> Result<Master> {
+    let selector = format!("ringwright.dev/shard={shard},ringwright.dev/role=master");
+    await_condition(&format!("a master of {shard}"), Duration::from_secs(120), || async {
+        let pods = kubernetes.pods(namespace, &selector).await?;
+        Ok(match pods.as_slice() {
+            [pod] => address(pod).map(|address| Master { pod: pod.name_any(), address }),
+            _ => None,
+        })
+    })
+    .await
+}
+
+/// A connection to a shard's master as superuser.
+///
+/// # Errors
+/// When there is no master, or it refuses.
+pub async fn connect(kubernetes: &Kubernetes, namespace: &str, cluster: &str, shard: &str) -> Result<PgPool> {
+    let master = master(kubernetes, namespace, shard).await?;
+    let password = secret(kubernetes, namespace, &format!("{cluster}-postgres"), "superuser-password").await?;
+    log_in(&master.address, "postgres", &password).await
+}
+
+/// Logs in to a database pod.
+///
+/// # Errors
+/// When it refuses.
+pub async fn log_in(address: &str, username: &str, password: &str) -> Result<PgPool> {
+    let options = PgConnectOptions::new()
+        .host(address)
+        .port(5432)
+        .username(username)
+        .password(password)
+        .database("orders");
+    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
+    pool.connect_with(options).await.with_context(|| format!("logging in to {address} as {username}"))
+}
+
+/// One entry of a Secret.
+///
+/// # Errors
+/// When there is none.
+pub async fn secret(kubernetes: &Kubernetes, namespace: &str, name: &str, key: &str) -> Result<String> {
+    let secret = kubernetes.objects::<Secret>(namespace).get(name).await?;
+    let data = secret.data.unwrap_or_default();
+    let value = data.get(key).with_context(|| format!("Secret {name} has no {key}"))?;
+    Ok(String::from_utf8(value.0.clone())?)
+}

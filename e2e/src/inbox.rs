@@ -1,0 +1,97 @@
+//! What the customers received: the development mail server's Maildir and the SMS gateway's list.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::ResourceExt;
+use mail_parser::{MessageParser, MimeHeaders};
+use serde::Deserialize;
+
+use crate::kubernetes::Kubernetes;
+use crate::patience::await_condition;
+
+/// How long an event may take through broker, notifier and mail server on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A received email.
+#[derive(Debug, Clone)]
+pub struct Email {
+    /// The recipient.
+    pub to: String,
+    /// The subject, decoded.
+    pub subject: String,
+    /// Names and contents of the attached files.
+    pub attachments: Vec<(String, Vec<u8>)>,
+}
+
+/// A received text message.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Text {
+    /// The recipient's number.
+    pub to: String,
+    /// What it says.
+    pub body: String,
+}
+
+/// Every email the development mail server holds.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn emails(kubernetes: &Kubernetes, namespace: &str) -> Result<Vec<Email>> {
+    let pods = kubernetes.pods(namespace, "app.kubernetes.io/name=ringwright-mail").await?;
+    let pod = pods.first().context("there is no mail server")?.name_any();
+    // A NUL, which no message can contain, stands between two messages.
+    let script = "cd /var/mail/ringwright/new 2>/dev/null || exit 0; for f in *; do [ -f \"$f\" ] && cat \"$f\" && printf '\\0'; done; true";
+    let text = kubernetes.cluster.kubectl(["exec", "-n", namespace, &pod, "--", "sh", "-c", script])?;
+    text.split('\0').filter(|raw| !raw.trim().is_empty()).map(|raw| parse(raw.as_bytes())).collect()
+}
+
+fn parse(raw: &[u8]) -> Result<Email> {
+    let message = MessageParser::default().parse(raw).context("what lies in the Maildir is no email")?;
+    let to = message.to().and_then(|to| to.first()).and_then(|to| to.address());
+    let attachments = message.attachments().map(|part| {
+        (part.attachment_name().unwrap_or_default().to_owned(), part.contents().to_vec())
+    });
+    Ok(Email {
+        to: to.context("an email to nobody")?.to_owned(),
+        subject: message.subject().unwrap_or_default().to_owned(),
+        attachments: attachments.collect(),
+    })
+}
+
+/// Every text message the development gateway took.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn texts(kubernetes: &Kubernetes, namespace: &str) -> Result<Vec<Text>> {
+    let address = kubernetes.ready_pod_address(namespace, "app.kubernetes.io/name=ringwright-sms-gateway").await?;
+    let answer = reqwest::get(format!("http://{address}:8080/messages")).await?;
+    ensure!(answer.status().is_success(), "the SMS gateway answered {}", answer.status());
+    Ok(answer.json().await?)
+}
+
+/// Waits until `count` emails to this address have come.
+///
+/// # Errors
+/// When they have not within [`PATIENCE`].
+pub async fn await_emails(kubernetes: &Kubernetes, namespace: &str, to: &str, count: usize) -> Result<Vec<Email>> {
+    await_condition(&format!("{count} emails to one customer"), PATIENCE, || async {
+        let mut found = emails(kubernetes, namespace).await?;
+        found.retain(|email| email.to.eq_ignore_ascii_case(to));
+        Ok((found.len() >= count).then_some(found))
+    })
+    .await
+}
+
+/// Waits until `count` text messages to this number have come.
+///
+/// # Errors
+/// When they have not within [`PATIENCE`].
+pub async fn await_texts(kubernetes: &Kubernetes, namespace: &str, to: &str, count: usize) -> Result<Vec<Text>> {
+    await_condition(&format!("{count} text messages to one customer"), PATIENCE, || async {
+        let mut found = texts(kubernetes, namespace).await?;
+        found.retain(|text| text.to == to);
+        Ok((found.len() >= count).then_some(found))
+    })
+    .await
+}
