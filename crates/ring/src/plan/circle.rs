@@ -31,7 +31,7 @@ pub(super) struct Circle {
 
 impl Circle {
     /// A circle of the ranges of a ring, in their order.
-    pub(super) fn new(ranges: impl ExactSizeIterator<Item = (Range, Holder)>, holders: usize) -> Self {
+    pub(super) fn new(ranges: Vec<(Range, Holder)>, holders: usize) -> Self {
         let count = ranges.len();
         let mut circle = Self {
             arcs: Vec::with_capacity(count),
@@ -39,7 +39,7 @@ impl Circle {
             held: vec![0; holders],
             tokens: 0,
         };
-        for (id, (range, holder)) in ranges.enumerate() {
+        for (id, (range, holder)) in ranges.into_iter().enumerate() {
             let (before, after) = ((id + count - 1) % count, (id + 1) % count);
             circle.arcs.push(Arc {
                 start: range.lo,
