@@ -12,10 +12,10 @@ pub enum Error {
     #[error("this machine cannot run the cluster yet:\n{0}")]
     Prerequisites(String),
     /// Another process is starting, stopping or testing this instance.
-    #[error("instance {instance:?} is held by process {holder}; wait for it, or end it, and try again")]
+    #[error("{what} is held by {holder}; wait for it, or end it, and try again")]
     Held {
-        /// The instance's name.
-        instance: String,
+        /// What is held.
+        what: String,
         /// Process id and command line of the holder.
         holder: String,
     },
@@ -57,4 +57,12 @@ pub enum Error {
     /// A value from outside makes no sense.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl Error {
+    /// For `map_err` on file operations: what was attempted on which path.
+    pub(crate) fn io(attempt: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { attempt, path, source }
+    }
 }

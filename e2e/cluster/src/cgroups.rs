@@ -1,0 +1,96 @@
+//! Each node's containers live under a cgroup of the node's own, in every hierarchy the machine has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::{Error, Result};
+
+/// How long the kernel may take to bury killed processes before their cgroup can be removed.
+const EMPTYING: Duration = Duration::from_secs(10);
+
+/// Makes the cgroup `name` in every hierarchy.
+pub(crate) fn make(name: &str) -> Result<()> {
+    for hierarchy in hierarchies()? {
+        let group = hierarchy.path.join(name);
+        fs::create_dir_all(&group).map_err(Error::io("making the cgroup", &group))?;
+        if hierarchy.cpuset {
+            // Version 1 starts a cpuset empty, and an empty one takes no process.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let all = hierarchy.path.join(file);
+                let all = fs::read_to_string(&all).map_err(Error::io("reading", &all))?;
+                let own = group.join(file);
+                fs::write(&own, all).map_err(Error::io("writing", &own))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the cgroup `name` and those below it from every hierarchy.
+pub(crate) fn remove(name: &str) -> Result<()> {
+    let deadline = Instant::now() + EMPTYING;
+    for hierarchy in hierarchies()? {
+        let group = hierarchy.path.join(name);
+        while let Err(error) = remove_tree(&group) {
+            if Instant::now() > deadline {
+                return Err(Error::io("removing the cgroup", &group)(error));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
+}
+
+/// Cgroups go by rmdir, children first; their files cannot be removed.
+fn remove_tree(group: &Path) -> std::io::Result<()> {
+    if !group.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}
+
+#[derive(Debug, PartialEq)]
+struct Hierarchy {
+    path: PathBuf,
+    cpuset: bool,
+}
+
+fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let table = "/proc/self/mounts";
+    let text = fs::read_to_string(table).map_err(Error::io("reading", table))?;
+    Ok(parse(&text))
+}
+
+fn parse(mounts: &str) -> Vec<Hierarchy> {
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        let fields: Vec<_> = line.split(' ').collect();
+        let [_, path, kind @ ("cgroup" | "cgroup2"), options, ..] = fields[..] else { continue };
+        let cpuset = kind == "cgroup" && options.split(',').any(|option| option == "cpuset");
+        found.push(Hierarchy { path: path.into(), cpuset });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hierarchy_is_found_and_only_version_one_has_an_empty_cpuset() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpuset cgroup rw,relatime,cpuset 0 0\n\
+                      cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
+        let expected = [("cpuset", true), ("memory", false), ("unified", false)]
+            .map(|(name, cpuset)| Hierarchy { path: Path::new("/sys/fs/cgroup").join(name), cpuset });
+        assert_eq!(parse(hybrid), expected);
+    }
+}
