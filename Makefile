@@ -4,7 +4,7 @@ XTASK = cargo run --release --locked --package xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check bench images manifests fresh ready
+.PHONY: help up down test check servers bench images manifests fresh ready
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: ready ## Everything that must hold: lints, unit, property and end-to-end t
 
 check: ready ## Formatting, lints and unit tests, for the time between two edits
 	@$(XTASK) check
+
+servers: ready ## A PostgreSQL and a RabbitMQ for `cargo test -p`, until Ctrl-C
+	@$(XTASK) servers
 
 bench: ready ## The benchmarks
 	@$(XTASK) bench

@@ -5,7 +5,6 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::instances;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
 
@@ -91,7 +90,6 @@ impl FreshClone {
         make.env("GOPATH", home.join("go"))
             .env("GOMODCACHE", home.join("go/pkg/mod"))
             .env("GOCACHE", home.join(".cache/go-build"));
-        make.env(instances::PREFIX_VARIABLE, "fresh-");
         for variable in [
             "CARGO_TARGET_DIR",
             "XDG_CACHE_HOME",

@@ -55,6 +55,8 @@ enum Verb {
     Test,
     /// Formatting, lints and the tests that need no cluster.
     Check,
+    /// A PostgreSQL and a RabbitMQ for the tests of single crates, until Ctrl-C.
+    Servers,
     /// The benchmarks.
     Bench,
     /// Builds the images that are not up to date.
@@ -77,6 +79,7 @@ fn main() -> Result<ExitCode> {
         Verb::Down { on } => up::down(&workspace, on),
         Verb::Test => test::everything(&workspace),
         Verb::Check => test::check(&workspace),
+        Verb::Servers => test::servers(&workspace),
         Verb::Bench => bench::bench(&workspace),
         Verb::Images { rebuild } => build_images(&workspace, rebuild),
         Verb::Manifests => render_manifests(&workspace),

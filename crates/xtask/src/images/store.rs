@@ -85,6 +85,14 @@ impl Store {
         std::fs::remove_file(archive).with_context(|| format!("removing {}", archive.display()))
     }
 
+    /// Takes back the mount that buildah leaves on its own folder.
+    pub(crate) fn close(&self, stage: &Stage) -> Result<()> {
+        let folder = self.root.join("overlay");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").context("reading what is mounted")?;
+        let mounted = mounts.lines().filter_map(|line| line.split(' ').nth(1)).any(|at| Path::new(at) == folder);
+        if mounted { stage.run(Command::new("umount").arg(&folder)) } else { Ok(()) }
+    }
+
     /// A container's file system of an image, mounted. One of that name from an earlier run is thrown away first.
     pub(crate) fn mount(&self, stage: &Stage, name: &str, reference: &str) -> Result<PathBuf> {
         self.unmount(stage, name)?;

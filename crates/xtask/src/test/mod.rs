@@ -125,6 +125,19 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
     Ok(close(&run))
 }
 
+/// Keeps the test servers running, for `cargo test` of one crate.
+pub(crate) fn servers(workspace: &Workspace) -> Result<ExitCode> {
+    let mut run = Runner::new("servers", workspace)?;
+    let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure_for_images(stage));
+    let images = run.stage("images of the servers", ready, |stage, _| images::build_servers(stage, workspace));
+    let servers = run.stage("test servers", images.as_ref(), |stage, images| Servers::start(stage, &images.store));
+    let Some(mut servers) = servers else { return Ok(close(&run)) };
+    println!("\nUntil Ctrl-C:");
+    servers.environment().iter().for_each(|(name, value)| println!("export {name}={value}"));
+    servers.wait()?;
+    Ok(ExitCode::FAILURE)
+}
+
 /// A cluster without anything of an earlier, perhaps interrupted, run.
 fn start_afresh(stage: &Stage, tools: &tools::Tools, instance: &Instance) -> Result<Place> {
     if instance.status()?.exists {

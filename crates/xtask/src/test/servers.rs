@@ -63,6 +63,15 @@ impl Servers {
         Environment::from([("RINGWRIGHT_TEST_POSTGRES", postgres), ("RINGWRIGHT_TEST_AMQP", amqp)])
     }
 
+    /// Returns when one of them ends, which neither does by itself.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        loop {
+            self.postgres.still_runs("serving tests")?;
+            self.rabbitmq.still_runs("serving tests")?;
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+
     /// Ends both and throws away what they wrote.
     pub(crate) fn stop(self, stage: &Stage, store: &Store) -> Result<()> {
         drop(self);
@@ -73,7 +82,8 @@ impl Servers {
 /// Throws away the servers' file systems, also those of a run that was killed.
 pub(crate) fn remove_left_overs(stage: &Stage, store: &Store) -> Result<()> {
     store.unmount(stage, POSTGRES)?;
-    store.unmount(stage, RABBITMQ)
+    store.unmount(stage, RABBITMQ)?;
+    store.close(stage)
 }
 
 fn start_postgres(root: &Path, log: &Path) -> Result<Server> {
@@ -164,13 +174,18 @@ fn free_port() -> Result<u16> {
 }
 
 impl Server {
+    fn still_runs(&mut self, attempt: &str) -> Result<()> {
+        match self.child.try_wait().context("looking at a test server")? {
+            None => Ok(()),
+            Some(status) => bail!("{attempt}: it ended ({status}); see {}", self.log.display()),
+        }
+    }
+
     fn wait_until(&mut self, what: &str, answers: fn(SocketAddr) -> std::io::Result<bool>) -> Result<()> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let deadline = Instant::now() + Duration::from_secs(90);
         while !answers(address).unwrap_or(false) {
-            if let Some(status) = self.child.try_wait().context("looking at a test server")? {
-                bail!("waiting until {what}: it ended ({status}); see {}", self.log.display());
-            }
+            self.still_runs(&format!("waiting until {what}"))?;
             if Instant::now() > deadline {
                 bail!("waiting until {what}: not within 90 s; see {}", self.log.display());
             }
