@@ -72,9 +72,14 @@ fn parse(mounts: &str) -> Vec<Hierarchy> {
     let mut found = Vec::new();
     for line in mounts.lines() {
         let fields: Vec<_> = line.split(' ').collect();
-        let [_, path, kind @ ("cgroup" | "cgroup2"), options, ..] = fields[..] else { continue };
+        let [_, path, kind @ ("cgroup" | "cgroup2"), options, ..] = fields[..] else {
+            continue;
+        };
         let cpuset = kind == "cgroup" && options.split(',').any(|option| option == "cpuset");
-        found.push(Hierarchy { path: path.into(), cpuset });
+        found.push(Hierarchy {
+            path: path.into(),
+            cpuset,
+        });
     }
     found
 }
@@ -89,8 +94,10 @@ mod tests {
                       cgroup /sys/fs/cgroup/cpuset cgroup rw,relatime,cpuset 0 0\n\
                       cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
-        let expected = [("cpuset", true), ("memory", false), ("unified", false)]
-            .map(|(name, cpuset)| Hierarchy { path: Path::new("/sys/fs/cgroup").join(name), cpuset });
+        let expected = [("cpuset", true), ("memory", false), ("unified", false)].map(|(name, cpuset)| Hierarchy {
+            path: Path::new("/sys/fs/cgroup").join(name),
+            cpuset,
+        });
         assert_eq!(parse(hybrid), expected);
     }
 }

@@ -31,7 +31,10 @@ impl NodeName {
         if (1..=Self::COUNT).contains(&number) {
             return Ok(Self(number));
         }
-        Err(Error::Invalid(format!("there is no node {number}; nodes are 1 to {}", Self::COUNT)))
+        Err(Error::Invalid(format!(
+            "there is no node {number}; nodes are 1 to {}",
+            Self::COUNT
+        )))
     }
 
     /// Parses `node2`, as Kubernetes writes it in `spec.nodeName`, or just `2`.
@@ -41,7 +44,10 @@ impl NodeName {
     pub fn parse(name: &str) -> Result<Self> {
         match name.trim_start_matches("node").parse() {
             Ok(number) => Self::new(number),
-            Err(_) => Err(Error::Invalid(format!("there is no node {name:?}; nodes are node1 to node{}", Self::COUNT))),
+            Err(_) => Err(Error::Invalid(format!(
+                "there is no node {name:?}; nodes are node1 to node{}",
+                Self::COUNT
+            ))),
         }
     }
 
@@ -86,7 +92,11 @@ pub struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(setting: Setting, lock: Option<Lock>) -> Self {
-        Self { kubeconfig: setting.state.kubeconfig(), setting, _lock: lock }
+        Self {
+            kubeconfig: setting.state.kubeconfig(),
+            setting,
+            _lock: lock,
+        }
     }
 
     /// An administrator's kubeconfig; certificates embedded, so that it can be copied.
@@ -116,7 +126,11 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Cluster::kubectl`].
-    pub fn kubectl_with_input<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I, input: &str) -> Result<String> {
+    pub fn kubectl_with_input<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(
+        &self,
+        args: I,
+        input: &str,
+    ) -> Result<String> {
         run_with_input("telling the cluster", self.kubectl_command().args(args), input)
     }
 
@@ -166,7 +180,12 @@ impl Cluster {
         NodeName::all()
             .map(|name| {
                 let running = self.machine(name).runs()?;
-                Ok(Node { name, address: plan.node(name), running, connected: network::connected(plan, name) })
+                Ok(Node {
+                    name,
+                    address: plan.node(name),
+                    running,
+                    connected: network::connected(plan, name),
+                })
             })
             .collect()
     }
@@ -224,9 +243,14 @@ impl Cluster {
     pub(crate) fn wait_nodes_ready_since(&self, before: &SignsOfLife, timeout: Duration) -> Result<()> {
         let hint = || {
             let nodes = self.kubectl(["get", "nodes"]).unwrap_or_else(|error| error.to_string());
-            format!("nodes now:\n{nodes}logs are in {}/node*/logs", self.setting.state.root().display())
+            format!(
+                "nodes now:\n{nodes}logs are in {}/node*/logs",
+                self.setting.state.root().display()
+            )
         };
-        wait_until("three Ready nodes", timeout, hint, || Ok(NodeReport::fetch(self)?.all_ready_since(before)))
+        wait_until("three Ready nodes", timeout, hint, || {
+            Ok(NodeReport::fetch(self)?.all_ready_since(before))
+        })
     }
 
     pub(crate) fn setting(&self) -> &Setting {
@@ -259,7 +283,10 @@ impl Cluster {
                 .map(|node| scope.spawn(move || act(&self.machine(node), &self.setting.state.node(node))))
                 .collect();
             let died = || Error::Invalid("a thread that worked on a node died".into());
-            threads.into_iter().map(|thread| thread.join().map_err(|_| died())?).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| died())?)
+                .collect()
         })
     }
 

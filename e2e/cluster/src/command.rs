@@ -25,14 +25,19 @@ pub(crate) fn run(attempt: &str, command: &mut Command) -> Result<String> {
 
 /// As [`run`], with `input` on its standard input.
 pub(crate) fn run_with_input(attempt: &str, command: &mut Command, input: &str) -> Result<String> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let failed = |status: String, stderr: String, command: &Command| Error::Command {
         attempt: attempt.to_owned(),
         command: describe(command),
         status,
         stderr,
     };
-    let mut child = command.spawn().map_err(|error| failed("not started".into(), error.to_string(), command))?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| failed("not started".into(), error.to_string(), command))?;
     let mut stdin = child.stdin.take();
     let output = std::thread::scope(|scope| {
         // Written beside reading, or both sides could wait for the other. A program that does not read to the end
@@ -43,7 +48,11 @@ pub(crate) fn run_with_input(attempt: &str, command: &mut Command, input: &str) 
     .map_err(|error| failed("not waited for".into(), error.to_string(), command))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        return Err(failed(output.status.to_string(), tail(stderr.trim(), STDERR_SHOWN).to_owned(), command));
+        return Err(failed(
+            output.status.to_string(),
+            tail(stderr.trim(), STDERR_SHOWN).to_owned(),
+            command,
+        ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -77,7 +86,9 @@ mod tests {
 
     #[test]
     fn a_failure_tells_attempt_command_status_and_stderr() {
-        let error = run("proving a point", &mut system("sh", ["-c", "echo no luck >&2; exit 3"])).unwrap_err().to_string();
+        let error = run("proving a point", &mut system("sh", ["-c", "echo no luck >&2; exit 3"]))
+            .unwrap_err()
+            .to_string();
         for part in ["proving a point", "sh -c", "exit status: 3", "no luck"] {
             assert!(error.contains(part), "{error} lacks {part}");
         }
@@ -86,7 +97,10 @@ mod tests {
     #[test]
     fn input_larger_than_a_pipe_passes_through() {
         let input = "x".repeat(1 << 20);
-        assert_eq!(run_with_input("echoing", &mut system("cat", [""; 0]), &input).unwrap(), input);
+        assert_eq!(
+            run_with_input("echoing", &mut system("cat", [""; 0]), &input).unwrap(),
+            input
+        );
     }
 
     #[test]

@@ -29,8 +29,12 @@ const SETTINGS: [(&str, Option<&str>); 7] = [
 
 /// Paths under which a node's programs know their own directories. They must exist on the host for a node to mount
 /// its own over them.
-pub(crate) const NODE_DIRECTORIES: [&str; 4] =
-    ["/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers"];
+pub(crate) const NODE_DIRECTORIES: [&str; 4] = [
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/var/log/pods",
+    "/var/log/containers",
+];
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Register {
@@ -62,7 +66,11 @@ pub(crate) fn enter(state: &Path, wanted: Option<u8>) -> Result<AddressPlan> {
     let mut register = read()?;
     let gone = |slot, owner: &Path| !owner.exists() && !network::exists(AddressPlan::new(slot));
     let Some(slot) = register.slot_for(state, wanted, gone) else {
-        let owners: Vec<_> = register.slots.iter().map(|(slot, owner)| format!("  {slot}: {}", owner.display())).collect();
+        let owners: Vec<_> = register
+            .slots
+            .iter()
+            .map(|(slot, owner)| format!("  {slot}: {}", owner.display()))
+            .collect();
         return Err(Error::Invalid(format!(
             "no free address range for the cluster in {}; taken are:\n{}\nstop one of them",
             state.display(),
@@ -95,8 +103,16 @@ pub(crate) fn enter(state: &Path, wanted: Option<u8>) -> Result<AddressPlan> {
 
 /// The slot of the instance with that state directory: the one registered, or `noted` if no other instance has it.
 pub(crate) fn slot_of(state: &Path, noted: Option<u8>) -> Result<Option<u8>> {
-    let register = if Path::new(REGISTER).exists() { read()? } else { Register::default() };
-    let registered = register.slots.iter().find(|(_, owner)| *owner == state).map(|(slot, _)| *slot);
+    let register = if Path::new(REGISTER).exists() {
+        read()?
+    } else {
+        Register::default()
+    };
+    let registered = register
+        .slots
+        .iter()
+        .find(|(_, owner)| *owner == state)
+        .map(|(slot, _)| *slot);
     Ok(registered.or_else(|| noted.filter(|slot| !register.slots.contains_key(slot))))
 }
 
@@ -130,7 +146,10 @@ fn forget_named_namespaces() -> Result<()> {
     let directory = Path::new("/run/netns");
     if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()) {
         for _ in crate::mounts::mounted_below(directory)? {
-            run("unmounting the namespaces' directory", &mut system("umount", [directory]))?;
+            run(
+                "unmounting the namespaces' directory",
+                &mut system("umount", [directory]),
+            )?;
         }
         let _ = fs::remove_dir(directory);
     }
@@ -151,9 +170,15 @@ fn open() -> Result<Lock> {
 }
 
 fn read() -> Result<Register> {
-    let Some(text) = files::read_if_there(&register_path())? else { return Ok(Register::default()) };
-    serde_json::from_str(&text)
-        .map_err(|error| Error::Invalid(format!("{} is not readable: {error}; see what runs, then remove it", register_path().display())))
+    let Some(text) = files::read_if_there(&register_path())? else {
+        return Ok(Register::default());
+    };
+    serde_json::from_str(&text).map_err(|error| {
+        Error::Invalid(format!(
+            "{} is not readable: {error}; see what runs, then remove it",
+            register_path().display()
+        ))
+    })
 }
 
 fn write(register: &Register) -> Result<()> {
@@ -166,7 +191,13 @@ mod tests {
     use super::*;
 
     fn register(owners: &[(u8, &str)]) -> Register {
-        Register { slots: owners.iter().map(|(slot, owner)| (*slot, PathBuf::from(owner))).collect(), ..Register::default() }
+        Register {
+            slots: owners
+                .iter()
+                .map(|(slot, owner)| (*slot, PathBuf::from(owner)))
+                .collect(),
+            ..Register::default()
+        }
     }
 
     #[test]

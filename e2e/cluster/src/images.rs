@@ -24,9 +24,17 @@ pub(crate) struct Archive {
 impl Archive {
     /// Reads the table of contents of a `docker-archive` or an `oci-archive`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let path = path.canonicalize().map_err(Error::io("opening the image archive", path))?;
+        let path = path
+            .canonicalize()
+            .map_err(Error::io("opening the image archive", path))?;
         let member = |name: &str| {
-            let args = ["--extract".as_ref(), "--to-stdout".as_ref(), "--file".as_ref(), path.as_os_str(), name.as_ref()];
+            let args = [
+                "--extract".as_ref(),
+                "--to-stdout".as_ref(),
+                "--file".as_ref(),
+                path.as_os_str(),
+                name.as_ref(),
+            ];
             run("reading an image archive", &mut system("tar", args))
         };
         // Archives of newer Docker have both; containerd prefers the index, too.
@@ -38,11 +46,17 @@ impl Archive {
                 path.display()
             )));
         }
-        let fingerprint = Sha256::digest(table.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-            text
-        });
-        Ok(Self { path, names, fingerprint })
+        let fingerprint = Sha256::digest(table.as_bytes())
+            .iter()
+            .fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+                text
+            });
+        Ok(Self {
+            path,
+            names,
+            fingerprint,
+        })
     }
 
     /// What to call it in progress lines.
@@ -79,7 +93,9 @@ impl Archive {
 
 /// Whether the node's container runtime answers.
 pub(crate) fn runtime_answers(node: &Machine) -> Result<bool> {
-    Ok(node.run_inside("asking the container runtime", &ctr(&["version"])).is_ok())
+    Ok(node
+        .run_inside("asking the container runtime", &ctr(&["version"]))
+        .is_ok())
 }
 
 fn ctr<'a>(args: &[&'a str]) -> Vec<&'a str> {
@@ -88,7 +104,9 @@ fn ctr<'a>(args: &[&'a str]) -> Vec<&'a str> {
 
 /// The node's images: name to digest.
 fn listed(node: &Machine) -> Result<BTreeMap<String, String>> {
-    Ok(parse_list(&node.run_inside("listing images", &ctr(&["images", "list"]))?))
+    Ok(parse_list(
+        &node.run_inside("listing images", &ctr(&["images", "list"]))?,
+    ))
 }
 
 /// Lines of name, type, digest and more, below a heading.
@@ -105,13 +123,24 @@ fn parse_list(text: &str) -> BTreeMap<String, String> {
 /// The names in a `manifest.json` (a list with tags) or an `index.json` (manifests with annotations).
 fn names(table: &str) -> Vec<String> {
     let table: Value = serde_json::from_str(table).unwrap_or_default();
-    let tags = table.as_array().into_iter().flatten().flat_map(|image| image["RepoTags"].as_array().into_iter().flatten());
+    let tags = table
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|image| image["RepoTags"].as_array().into_iter().flatten());
     let references = table["manifests"].as_array().into_iter().flatten().map(|manifest| {
         let annotations = &manifest["annotations"];
         let full = &annotations["io.containerd.image.name"];
-        if full.is_string() { full } else { &annotations["org.opencontainers.image.ref.name"] }
+        if full.is_string() {
+            full
+        } else {
+            &annotations["org.opencontainers.image.ref.name"]
+        }
     });
-    tags.chain(references).filter_map(Value::as_str).map(str::to_owned).collect()
+    tags.chain(references)
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -142,7 +171,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("manifest.json"), "[{\"RepoTags\":null}]").unwrap();
         let tar = directory.path().join("image.tar");
-        let args = ["-cf".as_ref(), tar.as_os_str(), "-C".as_ref(), directory.path().as_os_str(), "manifest.json".as_ref()];
+        let args = [
+            "-cf".as_ref(),
+            tar.as_os_str(),
+            "-C".as_ref(),
+            directory.path().as_os_str(),
+            "manifest.json".as_ref(),
+        ];
         run("packing", &mut system("tar", args)).unwrap();
         assert!(Archive::open(&tar).unwrap_err().to_string().contains("names no image"));
     }

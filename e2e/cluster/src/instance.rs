@@ -17,7 +17,9 @@ use crate::machine::Machine;
 use crate::readiness::{NodeReport, wait_until};
 use crate::state::{Record, State};
 use crate::tools::Tools;
-use crate::{Cluster, Error, NodeName, Progress, Result, cgroups, files, host, images, mounts, network, prerequisites, tools};
+use crate::{
+    Cluster, Error, NodeName, Progress, Result, cgroups, files, host, images, mounts, network, prerequisites, tools,
+};
 
 /// How long the parts of a starting cluster may take on a busy machine.
 const START: Duration = Duration::from_secs(180);
@@ -52,9 +54,14 @@ impl Instance {
     pub fn new(name: &str) -> Result<Self> {
         let fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if name.is_empty() || name.len() > 20 || name.starts_with('-') || !name.bytes().all(fit) {
-            return Err(Error::Invalid(format!("{name:?} is no name for a cluster: up to 20 of a-z, 0-9 and -")));
+            return Err(Error::Invalid(format!(
+                "{name:?} is no name for a cluster: up to 20 of a-z, 0-9 and -"
+            )));
         }
-        Ok(Self { name: name.to_owned(), state: State::of(name)? })
+        Ok(Self {
+            name: name.to_owned(),
+            state: State::of(name)?,
+        })
     }
 
     /// Its name.
@@ -88,11 +95,16 @@ impl Instance {
         }
         self.wait_for_api(&cluster, progress)?;
         // What the API server knows of nodes that were started just now is what it heard of their former life.
-        let mut before = NodeReport::fetch(&cluster).map(|report| report.signs).unwrap_or_default();
+        let mut before = NodeReport::fetch(&cluster)
+            .map(|report| report.signs)
+            .unwrap_or_default();
         before.retain(|node, _| started.contains(node));
         self.prepare(&cluster, &tools, progress)?;
         cluster.wait_nodes_ready_since(&before, START)?;
-        progress.say(format_args!("three nodes are Ready; KUBECONFIG={}", cluster.kubeconfig_path().display()));
+        progress.say(format_args!(
+            "three nodes are Ready; KUBECONFIG={}",
+            cluster.kubeconfig_path().display()
+        ));
         Ok(cluster)
     }
 
@@ -101,7 +113,10 @@ impl Instance {
     /// # Errors
     /// [`Error::NotRunning`] when there is none.
     pub fn attach(&self) -> Result<Cluster> {
-        let record = self.state.record()?.ok_or_else(|| Error::NotRunning(self.name.clone()))?;
+        let record = self
+            .state
+            .record()?
+            .ok_or_else(|| Error::NotRunning(self.name.clone()))?;
         if !self.control_plane().runs()? {
             return Err(Error::NotRunning(self.name.clone()));
         }
@@ -134,8 +149,13 @@ impl Instance {
     /// When its state cannot be read.
     pub fn status(&self) -> Result<Status> {
         let holder = Lock::holder(&self.state.lock())?;
-        let mut status =
-            Status { name: self.name.clone(), exists: self.state.root().exists(), ready: false, holder, components: Vec::new() };
+        let mut status = Status {
+            name: self.name.clone(),
+            exists: self.state.root().exists(),
+            ready: false,
+            holder,
+            components: Vec::new(),
+        };
         let on_or_off = |on: bool| if on { "running" } else { "off" };
         let runs = self.control_plane().runs()?;
         status.components.push(("control-plane".into(), on_or_off(runs).into()));
@@ -144,7 +164,9 @@ impl Instance {
             status.ready = runs && api_ready(&cluster);
             for node in cluster.nodes()? {
                 let link = if node.connected { "" } else { ", cut off" };
-                status.components.push((node.name.to_string(), format!("{}{link}", on_or_off(node.running))));
+                status
+                    .components
+                    .push((node.name.to_string(), format!("{}{link}", on_or_off(node.running))));
             }
         }
         Ok(status)
@@ -161,7 +183,11 @@ impl Instance {
     }
 
     fn setting(&self, record: Record) -> Setting {
-        Setting { plan: AddressPlan::new(record.slot), state: self.state.clone(), tools: record.tools }
+        Setting {
+            plan: AddressPlan::new(record.slot),
+            state: self.state.clone(),
+            tools: record.tools,
+        }
     }
 
     /// Takes a slot, and notes it before anything is made in it.
@@ -182,11 +208,16 @@ impl Instance {
         files::make_directory(self.state.root())?;
         if record.as_ref().is_none_or(|record| record.tools != tools.directory()) {
             tools::check_location(tools.directory())?;
-            let new = Record { slot, tools: tools.directory().to_owned() };
+            let new = Record {
+                slot,
+                tools: tools.directory().to_owned(),
+            };
             self.state.write_record(&new)?;
             record = Some(new);
         }
-        record.map(|record| self.setting(record)).ok_or_else(|| Error::NotRunning(self.name.clone()))
+        record
+            .map(|record| self.setting(record))
+            .ok_or_else(|| Error::NotRunning(self.name.clone()))
     }
 
     /// Starts the machines that do not run, and starts those anew whose configuration changed. Says which nodes it
@@ -218,23 +249,37 @@ impl Instance {
         let started = Instant::now();
         let hint = || format!("logs are in {}", self.state.control_plane().join("logs").display());
         wait_until("a ready API server", START, hint, || Ok(api_ready(cluster)))?;
-        progress.say(format_args!("the API server is ready after {:.1} s", started.elapsed().as_secs_f64()));
+        progress.say(format_args!(
+            "the API server is ready after {:.1} s",
+            started.elapsed().as_secs_f64()
+        ));
         Ok(())
     }
 
     /// What a cluster needs before pods can run on it.
     fn prepare(&self, cluster: &Cluster, tools: &Tools, progress: &Progress) -> Result<()> {
-        let args = ["apply", "--server-side", "--force-conflicts", "--field-manager=hermetic-cluster", "--filename", "-"];
+        let args = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--field-manager=hermetic-cluster",
+            "--filename",
+            "-",
+        ];
         cluster.kubectl_with_input(args, configuration::BOOTSTRAP)?;
         let pause = images::Archive::open(&tools.pause_image())?;
         cluster.on_running_nodes(progress, |machine, directory| {
             let hint = || format!("see {}", directory.join("logs/containerd.log").display());
-            wait_until("an answer of the container runtime", START, hint, || images::runtime_answers(machine))?;
+            wait_until("an answer of the container runtime", START, hint, || {
+                images::runtime_answers(machine)
+            })?;
             pause.import(machine, directory)
         })?;
         let address = cluster.setting().plan.loopback();
         let hint = || format!("see {}", self.state.control_plane().join("logs/coredns.log").display());
-        wait_until("a ready name service", START, hint, || Ok(answers(address, 8181, "/ready")))
+        wait_until("a ready name service", START, hint, || {
+            Ok(answers(address, 8181, "/ready"))
+        })
     }
 
     /// Removes whatever is there of this instance, in the reverse order of its making.
@@ -261,11 +306,17 @@ fn make_credentials(setting: &Setting) -> Result<()> {
     let list = setting.state.credentials().join("credentials.json");
     files::write_whole(&list, &configuration::credentials(setting)?)?;
     let mut command = Command::new(Tools::at(setting.tools.clone()).hermetickube());
-    run("making the cluster's certificates", command.arg("credentials").arg(&list)).map(drop)
+    run(
+        "making the cluster's certificates",
+        command.arg("credentials").arg(&list),
+    )
+    .map(drop)
 }
 
 fn api_ready(cluster: &Cluster) -> bool {
-    cluster.kubectl(["get", "--raw", "/readyz", "--request-timeout", "2s"]).is_ok_and(|answer| answer.trim() == "ok")
+    cluster
+        .kubectl(["get", "--raw", "/readyz", "--request-timeout", "2s"])
+        .is_ok_and(|answer| answer.trim() == "ok")
 }
 
 /// Whether an HTTP server there answers 200.
@@ -290,6 +341,11 @@ mod tests {
         for wrong in ["", "..", "a/b", "-x", "Up", "a_b", "a-name-that-is-far-too-long"] {
             assert!(Instance::new(wrong).is_err(), "{wrong}");
         }
-        assert!(Instance::new("up").unwrap().state_directory().ends_with("ringwright/up"));
+        assert!(
+            Instance::new("up")
+                .unwrap()
+                .state_directory()
+                .ends_with("ringwright/up")
+        );
     }
 }

@@ -22,7 +22,10 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    return Err(Error::Held { what: what.to_owned(), holder: read_holder(path) });
+                    return Err(Error::Held {
+                        what: what.to_owned(),
+                        holder: read_holder(path),
+                    });
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::io("locking", path)(error)),
             }
@@ -67,7 +70,10 @@ impl Lock {
         file.set_len(0).map_err(Error::io("signing", path))?;
         let command: Vec<_> = std::env::args().collect();
         write!(file, "process {} ({})", std::process::id(), command.join(" ")).map_err(Error::io("signing", path))?;
-        Ok(Some(Self { file, path: path.to_owned() }))
+        Ok(Some(Self {
+            file,
+            path: path.to_owned(),
+        }))
     }
 }
 
@@ -79,11 +85,20 @@ impl Drop for Lock {
 }
 
 fn open(path: &Path) -> Result<File> {
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(Error::io("opening", path))
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(Error::io("opening", path))
 }
 
 fn read_holder(path: &Path) -> String {
-    fs::read_to_string(path).ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "a process that did not sign".to_owned())
+    fs::read_to_string(path)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "a process that did not sign".to_owned())
 }
 
 #[cfg(test)]
@@ -96,7 +111,10 @@ mod tests {
         let path = directory.path().join("lock");
         let held = Lock::take(&path, "the test").unwrap();
         let error = Lock::take(&path, "the test").unwrap_err().to_string();
-        assert!(error.contains("the test") && error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error.contains("the test") && error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         assert!(Lock::holder(&path).unwrap().is_some());
         drop(held);
         assert_eq!(Lock::holder(&path).unwrap(), None);

@@ -54,7 +54,10 @@ pub(crate) struct Machine {
 impl Machine {
     /// The machine whose files are in `directory`.
     pub(crate) fn new(directory: &Path, network: Option<PathBuf>) -> Self {
-        Self { specification: directory.join("machine.json"), network }
+        Self {
+            specification: directory.join("machine.json"),
+            network,
+        }
     }
 
     /// Writes what it is to run. Says whether that differs from before.
@@ -80,7 +83,11 @@ impl Machine {
         }
         self.kill()?;
         let log = self.specification.with_file_name("supervisor.log");
-        let output = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(Error::io("opening", &log))?;
+        let output = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(Error::io("opening", &log))?;
         let errors = output.try_clone().map_err(Error::io("opening", &log))?;
         let mut command = system("setsid", ["--fork"]);
         if let Some(network) = &self.network {
@@ -90,10 +97,20 @@ impl Machine {
         } else {
             command.arg("unshare");
         }
-        command.args(["--pid", "--fork", "--kill-child"]).arg(hermetickube).arg("supervise").arg(&self.specification);
-        command.env_clear().env("PATH", SYSTEM_PATH).env("HOME", "/nonexistent").current_dir("/");
+        command
+            .args(["--pid", "--fork", "--kill-child"])
+            .arg(hermetickube)
+            .arg("supervise")
+            .arg(&self.specification);
+        command
+            .env_clear()
+            .env("PATH", SYSTEM_PATH)
+            .env("HOME", "/nonexistent")
+            .current_dir("/");
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        let status = command.status().map_err(Error::io("starting the supervisor of", &self.specification))?;
+        let status = command
+            .status()
+            .map_err(Error::io("starting the supervisor of", &self.specification))?;
         let deadline = Instant::now() + PATIENCE;
         while !self.runs()? {
             if !status.success() || Instant::now() > deadline {
@@ -134,10 +151,16 @@ impl Machine {
     /// Runs a program inside the machine's mount and network namespaces, where its container runtime is.
     pub(crate) fn run_inside(&self, attempt: &str, program: &[&str]) -> Result<String> {
         let Some(init) = self.init()? else {
-            return Err(Error::Invalid(format!("{attempt}: the machine of {} is off", self.specification.display())));
+            return Err(Error::Invalid(format!(
+                "{attempt}: the machine of {} is off",
+                self.specification.display()
+            )));
         };
         let target = init.to_string();
-        run(attempt, system("nsenter", ["--target", &target, "--mount", "--net"]).args(program))
+        run(
+            attempt,
+            system("nsenter", ["--target", &target, "--mount", "--net"]).args(program),
+        )
     }
 
     /// The supervisor and the process that holds its namespace, found by the specification in their command lines.
@@ -145,8 +168,12 @@ impl Machine {
         let entries = fs::read_dir("/proc").map_err(Error::io("listing", "/proc"))?;
         let mut found = Vec::new();
         for entry in entries.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Ok(command_line) = fs::read(entry.path().join("cmdline")) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let Ok(command_line) = fs::read(entry.path().join("cmdline")) else {
+                continue;
+            };
             if supervises(&command_line, &self.specification) {
                 found.push(Pid::from_raw(pid));
             }
@@ -157,7 +184,10 @@ impl Machine {
 
 /// Whether the command line ends in `supervise SPECIFICATION`.
 fn supervises(command_line: &[u8], specification: &Path) -> bool {
-    let mut words = command_line.strip_suffix(&[0]).unwrap_or(command_line).rsplit(|byte| *byte == 0);
+    let mut words = command_line
+        .strip_suffix(&[0])
+        .unwrap_or(command_line)
+        .rsplit(|byte| *byte == 0);
     words.next() == Some(specification.as_os_str().as_encoded_bytes()) && words.next() == Some(b"supervise")
 }
 
@@ -168,7 +198,9 @@ fn is_init_of_a_namespace(pid: Pid) -> bool {
 
 /// `NSpid:` lists the process id in each namespace from here inwards.
 fn is_init(status: &str) -> bool {
-    let Some(ids) = status.lines().find_map(|line| line.strip_prefix("NSpid:")) else { return false };
+    let Some(ids) = status.lines().find_map(|line| line.strip_prefix("NSpid:")) else {
+        return false;
+    };
     let ids: Vec<_> = ids.split_whitespace().collect();
     ids.len() > 1 && ids.last() == Some(&"1")
 }
@@ -180,10 +212,19 @@ mod tests {
     #[test]
     fn a_supervisor_is_known_by_its_last_two_words() {
         let path = Path::new("/state/up/node1/machine.json");
-        assert!(supervises(b"/tools/hermetickube\0supervise\0/state/up/node1/machine.json\0", path));
-        assert!(supervises(b"unshare\0--pid\0--\0/x\0supervise\0/state/up/node1/machine.json\0", path));
+        assert!(supervises(
+            b"/tools/hermetickube\0supervise\0/state/up/node1/machine.json\0",
+            path
+        ));
+        assert!(supervises(
+            b"unshare\0--pid\0--\0/x\0supervise\0/state/up/node1/machine.json\0",
+            path
+        ));
         assert!(!supervises(b"vi\0/state/up/node1/machine.json\0", path));
-        assert!(!supervises(b"/tools/hermetickube\0supervise\0/state/up/node2/machine.json\0", path));
+        assert!(!supervises(
+            b"/tools/hermetickube\0supervise\0/state/up/node2/machine.json\0",
+            path
+        ));
         assert!(!supervises(b"", path));
     }
 

@@ -21,7 +21,10 @@ pub(crate) fn make_shared(directory: &Path) -> Result<()> {
 /// Unmounts everything at and below the directory, newest first, and frees the loop devices of files in it.
 pub(crate) fn clear(directory: &Path) -> Result<()> {
     for mount in mounted_below(directory)?.iter().rev() {
-        run("unmounting what the cluster left", &mut system("umount", ["--lazy".as_ref(), mount.as_os_str()]))?;
+        run(
+            "unmounting what the cluster left",
+            &mut system("umount", ["--lazy".as_ref(), mount.as_os_str()]),
+        )?;
     }
     for device in loop_devices(directory)? {
         run("freeing a loop device", &mut system("losetup", ["--detach", &device]))?;
@@ -31,7 +34,10 @@ pub(crate) fn clear(directory: &Path) -> Result<()> {
 
 /// The loop devices whose file lies in the directory.
 pub(crate) fn loop_devices(directory: &Path) -> Result<Vec<String>> {
-    let list = run("listing loop devices", &mut system("losetup", ["--list", "--noheadings", "--output", "NAME,BACK-FILE"]))?;
+    let list = run(
+        "listing loop devices",
+        &mut system("losetup", ["--list", "--noheadings", "--output", "NAME,BACK-FILE"]),
+    )?;
     Ok(list
         .lines()
         .filter_map(|line| line.trim().split_once(char::is_whitespace))
@@ -44,16 +50,24 @@ pub(crate) fn loop_devices(directory: &Path) -> Result<Vec<String>> {
 pub(crate) fn mounted_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let table = "/proc/self/mountinfo";
     let text = std::fs::read_to_string(table).map_err(Error::io("reading", table))?;
-    Ok(mount_points(&text).filter(|point| point.starts_with(directory)).collect())
+    Ok(mount_points(&text)
+        .filter(|point| point.starts_with(directory))
+        .collect())
 }
 
 fn mount_points(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)))
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(unescape(point)))
 }
 
 /// The kernel writes blanks and backslashes of paths as octal numbers.
 fn unescape(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    path.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
 }
 
 #[cfg(test)]
@@ -70,6 +84,11 @@ mod tests {
     #[test]
     fn a_directory_whose_name_only_begins_alike_is_not_below() {
         let text = "90 27 7:0 / /state/up2/volumes rw - xfs /dev/loop0 rw\n";
-        assert_eq!(mount_points(text).filter(|point| point.starts_with("/state/up")).count(), 0);
+        assert_eq!(
+            mount_points(text)
+                .filter(|point| point.starts_with("/state/up"))
+                .count(),
+            0
+        );
     }
 }

@@ -20,7 +20,10 @@ pub(crate) fn exists(plan: AddressPlan) -> bool {
 /// Makes what is missing, black holes first.
 pub(crate) fn make(plan: AddressPlan) -> Result<()> {
     for range in ranges(plan) {
-        ip("keeping the cluster's addresses inside the machine", &format!("route replace blackhole {range} metric {LAST_METRIC}"))?;
+        ip(
+            "keeping the cluster's addresses inside the machine",
+            &format!("route replace blackhole {range} metric {LAST_METRIC}"),
+        )?;
     }
     let bridge = plan.bridge();
     let attempt = "making the cluster's bridge";
@@ -40,7 +43,10 @@ fn make_node(plan: AddressPlan, node: NodeName) -> Result<()> {
         ip(&attempt, &format!("netns add {scope}"))?;
     }
     if !link_exists(&cable) {
-        ip(&attempt, &format!("link add {cable} type veth peer name eth0 netns {scope}"))?;
+        ip(
+            &attempt,
+            &format!("link add {cable} type veth peer name eth0 netns {scope}"),
+        )?;
     }
     ip(&attempt, &format!("link set {cable} master {bridge} up"))?;
     let inside = |args: &str| ip(&attempt, &format!("-n {scope} {args}"));
@@ -50,12 +56,20 @@ fn make_node(plan: AddressPlan, node: NodeName) -> Result<()> {
     // A Service address needs some route until kube-proxy has rewritten it; the host drops what was not.
     inside(&format!("route replace {} via {gateway}", plan.services()))?;
     for other in NodeName::all().filter(|other| *other != node) {
-        inside(&format!("route replace {} via {}", plan.node_pods(other), plan.node(other)))?;
+        inside(&format!(
+            "route replace {} via {}",
+            plan.node_pods(other),
+            plan.node(other)
+        ))?;
     }
     let namespace = format!("--net={}", namespace_path(plan, node).display());
     let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
     run(&attempt, &mut system("nsenter", [&namespace, "sh", "-c", forward]))?;
-    ip(&attempt, &format!("route replace {} via {address}", plan.node_pods(node))).map(drop)
+    ip(
+        &attempt,
+        &format!("route replace {} via {address}", plan.node_pods(node)),
+    )
+    .map(drop)
 }
 
 /// Removes all of it. Idempotent.
@@ -84,15 +98,25 @@ pub(crate) fn remove(plan: AddressPlan) -> Result<()> {
 /// Whether the node's cable is plugged in.
 pub(crate) fn connected(plan: AddressPlan, node: NodeName) -> bool {
     let flags = Path::new("/sys/class/net").join(plan.cable(node)).join("flags");
-    let Ok(flags) = std::fs::read_to_string(flags) else { return false };
+    let Ok(flags) = std::fs::read_to_string(flags) else {
+        return false;
+    };
     // IFF_UP
     u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).is_ok_and(|flags| flags & 1 == 1)
 }
 
 /// Plugs the node's cable in or pulls it out.
 pub(crate) fn connect(plan: AddressPlan, node: NodeName, connected: bool) -> Result<()> {
-    let (attempt, state) = if connected { ("connecting", "up") } else { ("cutting off", "down") };
-    ip(&format!("{attempt} {node}"), &format!("link set {} {state}", plan.cable(node))).map(drop)
+    let (attempt, state) = if connected {
+        ("connecting", "up")
+    } else {
+        ("cutting off", "down")
+    };
+    ip(
+        &format!("{attempt} {node}"),
+        &format!("link set {} {state}", plan.cable(node)),
+    )
+    .map(drop)
 }
 
 /// The node's network namespace.

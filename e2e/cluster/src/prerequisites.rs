@@ -34,8 +34,7 @@ const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 const CNI_PACKAGE: &str = "containernetworking-plugins";
 
 /// Kernel features, each with the path that shows it and the module that brings it.
-const KERNEL: [(&str, &str); 2] =
-    [("/proc/sys/net/bridge", "br_netfilter"), ("/dev/loop-control", "loop")];
+const KERNEL: [(&str, &str); 2] = [("/proc/sys/net/bridge", "br_netfilter"), ("/dev/loop-control", "loop")];
 
 /// Says what is missing; `Ok` when nothing is. Takes milliseconds.
 ///
@@ -50,7 +49,10 @@ pub fn check() -> Result<()> {
         missing.push("root: namespaces, mounts and links need it (try with sudo)".to_owned());
     }
     if go().is_none() {
-        missing.push("Go 1.24 or later, on PATH or in /usr/local/go (https://go.dev/dl): Kubernetes is built from Go modules".to_owned());
+        missing.push(
+            "Go 1.24 or later, on PATH or in /usr/local/go (https://go.dev/dl): Kubernetes is built from Go modules"
+                .to_owned(),
+        );
     }
     let packages = missing_packages();
     if !packages.is_empty() {
@@ -64,7 +66,13 @@ pub fn check() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::Prerequisites(missing.iter().map(|line| format!("  - {line}")).collect::<Vec<_>>().join("\n")))
+    Err(Error::Prerequisites(
+        missing
+            .iter()
+            .map(|line| format!("  - {line}"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    ))
 }
 
 /// Installs what is missing (by apt, as root). Does nothing, quickly, when nothing is.
@@ -106,13 +114,22 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 fn find_in(path: &str, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(path).map(|directory| directory.join(name)).find(|program| program.is_file())
+    std::env::split_paths(path)
+        .map(|directory| directory.join(name))
+        .find(|program| program.is_file())
 }
 
 fn missing_packages() -> Vec<&'static str> {
-    let programs = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package);
-    let has_plugins = |directory: &&str| CNI_PLUGINS.iter().all(|plugin| Path::new(directory).join(plugin).exists());
-    let plugins = (!CNI_DIRECTORIES.iter().any(|directory| has_plugins(&directory))).then_some(CNI_PACKAGE);
+    let programs = PROGRAMS
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .map(|(_, package)| *package);
+    let has_plugins = |directory: &&str| {
+        CNI_PLUGINS
+            .iter()
+            .all(|plugin| Path::new(directory).join(plugin).exists())
+    };
+    let plugins = (!CNI_DIRECTORIES.iter().any(|directory| has_plugins(directory))).then_some(CNI_PACKAGE);
     let mut packages: Vec<_> = programs.chain(plugins).collect();
     packages.sort_unstable();
     packages.dedup();

@@ -19,7 +19,10 @@ impl Progress {
 
     /// Lines to `sink`, each with the seconds since this call.
     pub fn to(sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { started: Instant::now(), sink: Arc::new(sink) }
+        Self {
+            started: Instant::now(),
+            sink: Arc::new(sink),
+        }
     }
 
     /// Tells one step.
@@ -30,6 +33,9 @@ impl Progress {
 
 impl fmt::Debug for Progress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Progress").field("started", &self.started).finish_non_exhaustive()
+        formatter
+            .debug_struct("Progress")
+            .field("started", &self.started)
+            .finish_non_exhaustive()
     }
 }

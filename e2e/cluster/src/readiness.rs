@@ -22,10 +22,20 @@ pub(crate) fn wait_until(
             Ok(true) => return Ok(()),
             // An error may pass, too: a server that starts refuses connections.
             Ok(false) | Err(_) if started.elapsed() < timeout => std::thread::sleep(POLL),
-            Ok(false) => return Err(Error::Timeout { what: what.into(), seconds: timeout.as_secs(), hint: hint() }),
+            Ok(false) => {
+                return Err(Error::Timeout {
+                    what: what.into(),
+                    seconds: timeout.as_secs(),
+                    hint: hint(),
+                });
+            }
             Err(error) => {
                 let hint = format!("{}; last error: {error}", hint());
-                return Err(Error::Timeout { what: what.into(), seconds: timeout.as_secs(), hint });
+                return Err(Error::Timeout {
+                    what: what.into(),
+                    seconds: timeout.as_secs(),
+                    hint,
+                });
             }
         }
     }
@@ -80,7 +90,14 @@ pub(crate) struct NodeReport {
 
 impl NodeReport {
     pub(crate) fn fetch(cluster: &Cluster) -> Result<Self> {
-        let args = ["get", "nodes,leases.coordination.k8s.io", "--namespace", "kube-node-lease", "--output", "json"];
+        let args = [
+            "get",
+            "nodes,leases.coordination.k8s.io",
+            "--namespace",
+            "kube-node-lease",
+            "--output",
+            "json",
+        ];
         Self::parse(&cluster.kubectl(args)?)
     }
 
@@ -91,7 +108,11 @@ impl NodeReport {
         for item in list.items {
             match item {
                 Item::Node { metadata, status } => {
-                    if status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True") {
+                    if status
+                        .conditions
+                        .iter()
+                        .any(|condition| condition.kind == "Ready" && condition.status == "True")
+                    {
                         report.ready.push(metadata.name);
                     }
                 }
@@ -119,7 +140,9 @@ mod tests {
 
     fn list(third_ready: &str, third_sign: &str) -> String {
         let node = |name: &str, ready: &str| {
-            format!(r#"{{"kind":"Node","metadata":{{"name":"{name}"}},"status":{{"conditions":[{{"type":"Ready","status":"{ready}"}}]}}}}"#)
+            format!(
+                r#"{{"kind":"Node","metadata":{{"name":"{name}"}},"status":{{"conditions":[{{"type":"Ready","status":"{ready}"}}]}}}}"#
+            )
         };
         let lease = |name: &str, time: &str| {
             format!(r#"{{"kind":"Lease","metadata":{{"name":"{name}"}},"spec":{{"renewTime":"{time}"}}}}"#)
@@ -137,12 +160,20 @@ mod tests {
 
     #[test]
     fn three_nodes_with_a_sign_of_life_are_ready() {
-        assert!(NodeReport::parse(&list("True", "10")).unwrap().all_ready_since(&SignsOfLife::new()));
+        assert!(
+            NodeReport::parse(&list("True", "10"))
+                .unwrap()
+                .all_ready_since(&SignsOfLife::new())
+        );
     }
 
     #[test]
     fn one_node_that_is_not_ready_is_enough() {
-        assert!(!NodeReport::parse(&list("Unknown", "10")).unwrap().all_ready_since(&SignsOfLife::new()));
+        assert!(
+            !NodeReport::parse(&list("Unknown", "10"))
+                .unwrap()
+                .all_ready_since(&SignsOfLife::new())
+        );
     }
 
     #[test]
@@ -154,7 +185,13 @@ mod tests {
 
     #[test]
     fn a_timeout_tells_the_last_error() {
-        let error = wait_until("the moon", Duration::ZERO, || "look up".into(), || Err(Error::Invalid("clouds".into()))).unwrap_err();
+        let error = wait_until(
+            "the moon",
+            Duration::ZERO,
+            || "look up".into(),
+            || Err(Error::Invalid("clouds".into())),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("the moon") && error.to_string().contains("clouds"));
     }
 }

@@ -22,7 +22,9 @@ pub(crate) struct Record {
 
 impl State {
     pub(crate) fn of(name: &str) -> Result<Self> {
-        Ok(Self { root: base("XDG_STATE_HOME", ".local/state")?.join(name) })
+        Ok(Self {
+            root: base("XDG_STATE_HOME", ".local/state")?.join(name),
+        })
     }
 
     #[cfg(test)]
@@ -61,10 +63,15 @@ impl State {
 
     pub(crate) fn record(&self) -> Result<Option<Record>> {
         let path = self.record_path();
-        let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| Error::Invalid(format!("{} is not readable: {error}; remove it and start again", path.display())))
+        let Some(text) = files::read_if_there(&path)? else {
+            return Ok(None);
+        };
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            Error::Invalid(format!(
+                "{} is not readable: {error}; remove it and start again",
+                path.display()
+            ))
+        })
     }
 
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
@@ -84,7 +91,11 @@ pub(crate) fn cache() -> Result<PathBuf> {
 
 /// Our directory below the one that the variable names, or below that of the home directory.
 fn base(variable: &str, fallback: &str) -> Result<PathBuf> {
-    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let named = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let home = || named("HOME").or_else(|| User::from_uid(Uid::current()).ok().flatten().map(|user| user.dir));
     named(variable)
         .or_else(|| home().map(|home| home.join(fallback)))
@@ -108,7 +119,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = State::at(directory.path());
         assert_eq!(state.record().unwrap(), None);
-        let record = Record { slot: 3, tools: "/t".into() };
+        let record = Record {
+            slot: 3,
+            tools: "/t".into(),
+        };
         state.write_record(&record).unwrap();
         assert_eq!(state.record().unwrap(), Some(record));
     }
@@ -118,6 +132,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = State::at(directory.path());
         std::fs::write(state.record_path(), "{").unwrap();
-        assert!(state.record().unwrap_err().to_string().contains("instance.json is not readable"));
+        assert!(
+            state
+                .record()
+                .unwrap_err()
+                .to_string()
+                .contains("instance.json is not readable")
+        );
     }
 }

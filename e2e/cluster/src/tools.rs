@@ -106,9 +106,15 @@ pub fn build(progress: &Progress) -> Result<Tools> {
     for program in programs() {
         program.build(&sources, &unfinished, progress)?;
     }
-    let tools = Tools { directory: unfinished.clone() };
+    let tools = Tools {
+        directory: unfinished.clone(),
+    };
     let mut command = Command::new(tools.hermetickube());
-    command.arg("pause-image").arg(unfinished.join("pause")).arg(PAUSE_IMAGE).arg(tools.pause_image());
+    command
+        .arg("pause-image")
+        .arg(unfinished.join("pause"))
+        .arg(PAUSE_IMAGE)
+        .arg(tools.pause_image());
     run("making the pause image", &mut command)?;
     let kubectl = tools.kubectl();
     files::remove_file(&kubectl)?;
@@ -128,7 +134,12 @@ struct Program {
 
 fn programs() -> Vec<Program> {
     let (version, major, minor) = KUBERNETES;
-    let program = |name, module, package, stamps| Program { name, module, package, stamps };
+    let program = |name, module, package, stamps| Program {
+        name,
+        module,
+        package,
+        stamps,
+    };
     vec![
         program(
             "hermetickube",
@@ -167,8 +178,14 @@ impl Program {
         }
         let go = prerequisites::go().ok_or_else(|| Error::Prerequisites("  - Go 1.24 or later".into()))?;
         let mut command = Command::new(go);
-        command.args(["build", "-v", "-ldflags", &flags, "-o"]).arg(into.join(self.name)).arg(self.package);
-        command.current_dir(sources.join(self.module)).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(["build", "-v", "-ldflags", &flags, "-o"])
+            .arg(into.join(self.name))
+            .arg(self.package);
+        command
+            .current_dir(sources.join(self.module))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         if self.name == "pause" {
             // It is alone in its image, without a C library.
             command.env("CGO_ENABLED", "0");
@@ -179,8 +196,10 @@ impl Program {
             status,
             stderr,
         };
-        let mut child =
-            command.stderr(Stdio::piped()).spawn().map_err(|error| failed("not started".into(), error.to_string()))?;
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed("not started".into(), error.to_string()))?;
         let stderr = child.stderr.take();
         let lines = AtomicUsize::new(0);
         let (status, told) = std::thread::scope(|scope| {
@@ -196,7 +215,12 @@ impl Program {
         });
         match status {
             Ok(Some(status)) if status.success() => {}
-            Ok(status) => return Err(failed(status.map_or_else(String::new, |status| status.to_string()), told)),
+            Ok(status) => {
+                return Err(failed(
+                    status.map_or_else(String::new, |status| status.to_string()),
+                    told,
+                ));
+            }
             Err(error) => return Err(failed("not waited for".into(), error.to_string())),
         }
         progress.say(format_args!("built {} in {} s", self.name, started.elapsed().as_secs()));
@@ -208,7 +232,10 @@ impl Program {
         let (elapsed, every) = (started.elapsed().as_millis(), PROGRESS_EVERY.as_millis());
         if elapsed / every != (elapsed.saturating_sub(100)) / every {
             let count = lines.load(Ordering::Relaxed);
-            progress.say(format_args!("building {}: {count} packages and downloads so far", self.name));
+            progress.say(format_args!(
+                "building {}: {count} packages and downloads so far",
+                self.name
+            ));
         }
     }
 }
@@ -216,7 +243,11 @@ impl Program {
 /// Counts Go's lines and keeps those that tell neither a package nor a download: the errors.
 fn read_build_output(stderr: Option<impl std::io::Read>, lines: &AtomicUsize) -> String {
     let mut errors = String::new();
-    for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
+    for line in stderr
+        .into_iter()
+        .flat_map(|stderr| BufReader::new(stderr).lines())
+        .map_while(Result::ok)
+    {
         lines.fetch_add(1, Ordering::Relaxed);
         if line.starts_with("go: downloading") || !line.contains([' ', '\t']) {
             continue;
@@ -243,10 +274,20 @@ fn fingerprint() -> String {
 /// The tools' directory must be usable by every node: nothing of it may be on a file system they cover.
 pub(crate) fn check_location(directory: &Path) -> Result<()> {
     if directory.starts_with("/run") || directory.starts_with("/proc") {
-        return Err(Error::Invalid(format!("{} would be hidden from the nodes; set XDG_CACHE_HOME elsewhere", directory.display())));
+        return Err(Error::Invalid(format!(
+            "{} would be hidden from the nodes; set XDG_CACHE_HOME elsewhere",
+            directory.display()
+        )));
     }
     // Also fails early, and plainly, on a cache made for another kind of machine.
-    run("trying the built programs", &mut system(&directory.join("kubectl").display().to_string(), ["version", "--client"])).map(drop)
+    run(
+        "trying the built programs",
+        &mut system(
+            &directory.join("kubectl").display().to_string(),
+            ["version", "--client"],
+        ),
+    )
+    .map(drop)
 }
 
 #[cfg(test)]
@@ -286,7 +327,10 @@ mod tests {
     fn only_errors_are_kept_of_a_build() {
         let output = "go: downloading example.org/x v1.0.0\nk8s.io/api/core/v1\nmain.go:3:1: syntax error\n";
         let lines = AtomicUsize::new(0);
-        assert_eq!(read_build_output(Some(output.as_bytes()), &lines), "main.go:3:1: syntax error\n");
+        assert_eq!(
+            read_build_output(Some(output.as_bytes()), &lines),
+            "main.go:3:1: syntax error\n"
+        );
         assert_eq!(lines.into_inner(), 3);
     }
 }

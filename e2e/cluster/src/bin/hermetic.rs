@@ -46,12 +46,17 @@ fn execute(instance: &Instance, args: &[String]) -> Result<ExitCode> {
         ["down"] => instance.stop(&progress)?,
         ["status"] => {
             let status = instance.status()?;
-            println!("{}", serde_json::to_string_pretty(&status).map_err(|error| Error::Invalid(error.to_string()))?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&status).map_err(|error| Error::Invalid(error.to_string()))?
+            );
         }
         ["kubeconfig"] => println!("{}", instance.attach()?.kubeconfig_path().display()),
         ["import", ref archives @ ..] => {
             let cluster = instance.attach()?;
-            archives.iter().try_for_each(|archive| cluster.import_image(Path::new(archive), &progress))?;
+            archives
+                .iter()
+                .try_for_each(|archive| cluster.import_image(Path::new(archive), &progress))?;
         }
         ["node", action, node] => act_on_node(instance, action, NodeName::parse(node)?)?,
         ["kubectl", ref rest @ ..] => return forward(instance.attach()?.kubectl_command().args(rest)),
@@ -74,11 +79,15 @@ fn act_on_node(instance: &Instance, action: &str, node: NodeName) -> Result<()> 
         "stop" => cluster.stop_node(node),
         "cut" => cluster.cut_node(node),
         "restore" => cluster.restore_node(node),
-        _ => Err(Error::Invalid(format!("nodes can start, stop, cut and restore, not {action:?}"))),
+        _ => Err(Error::Invalid(format!(
+            "nodes can start, stop, cut and restore, not {action:?}"
+        ))),
     }
 }
 
 fn forward(command: &mut std::process::Command) -> Result<ExitCode> {
-    let status = command.status().map_err(|error| Error::Invalid(format!("{command:?}: {error}")))?;
+    let status = command
+        .status()
+        .map_err(|error| Error::Invalid(format!("{command:?}: {error}")))?;
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
 }

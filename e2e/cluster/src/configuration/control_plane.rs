@@ -44,7 +44,10 @@ fn etcd(setting: &Setting) -> Vec<String> {
         setting.hermetickube("etcd"),
         [
             ("name", "etcd".into()),
-            ("data-dir", setting.state.control_plane().join("etcd").display().to_string()),
+            (
+                "data-dir",
+                setting.state.control_plane().join("etcd").display().to_string(),
+            ),
             ("listen-client-urls", client.clone()),
             ("advertise-client-urls", client),
             ("listen-peer-urls", peer.clone()),
@@ -76,8 +79,14 @@ fn api_server(setting: &Setting) -> Vec<String> {
             ("tls-cert-file", setting.credential("kube-apiserver.crt")),
             ("tls-private-key-file", setting.credential("kube-apiserver.key")),
             ("service-account-key-file", setting.credential("service-account.pub")),
-            ("service-account-signing-key-file", setting.credential("service-account.key")),
-            ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".into()),
+            (
+                "service-account-signing-key-file",
+                setting.credential("service-account.key"),
+            ),
+            (
+                "service-account-issuer",
+                "https://kubernetes.default.svc.cluster.local".into(),
+            ),
             ("authorization-mode", "Node,RBAC".into()),
             ("enable-admission-plugins", "NodeRestriction".into()),
             ("allow-privileged", "true".into()),
@@ -94,7 +103,10 @@ fn api_server(setting: &Setting) -> Vec<String> {
             ("proxy-client-key-file", setting.credential("front-proxy.key")),
             // Service addresses are a black hole on the host: webhooks and aggregated APIs are called at their pods.
             ("enable-aggregator-routing", "true".into()),
-            ("audit-policy-file", directory.join("audit-policy.yaml").display().to_string()),
+            (
+                "audit-policy-file",
+                directory.join("audit-policy.yaml").display().to_string(),
+            ),
             ("audit-log-path", directory.join("logs/audit.log").display().to_string()),
             ("audit-log-maxsize", "100".into()),
             ("audit-log-maxbackup", "1".into()),
@@ -137,7 +149,11 @@ fn scheduler(setting: &Setting) -> Vec<String> {
 
 fn name_service(setting: &Setting) -> Vec<String> {
     let corefile = setting.state.control_plane().join("Corefile");
-    vec![setting.tools.join("coredns").display().to_string(), "-conf".into(), corefile.display().to_string()]
+    vec![
+        setting.tools.join("coredns").display().to_string(),
+        "-conf".into(),
+        corefile.display().to_string(),
+    ]
 }
 
 /// Names of the cluster are answered from the API; every other name does not exist, at once, instead of being asked

@@ -8,7 +8,13 @@ use crate::{Error, NodeName, Result};
 /// The list that `hermetickube credentials` works off.
 pub(crate) fn credentials(setting: &Setting) -> Result<String> {
     let plan = setting.plan;
-    let server_names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    let server_names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
     let mut certificates = vec![
         json!({
             "name": "kube-apiserver",
@@ -25,7 +31,8 @@ pub(crate) fn credentials(setting: &Setting) -> Result<String> {
         user("name-service", "hermetic:name-service", &[]),
         user("provisioner", "hermetic:provisioner", &[]),
     ];
-    certificates.extend(NodeName::all().map(|node| user(&node.to_string(), &format!("system:node:{node}"), &["system:nodes"])));
+    certificates
+        .extend(NodeName::all().map(|node| user(&node.to_string(), &format!("system:node:{node}"), &["system:nodes"])));
     let name = setting.state.root().file_name().unwrap_or_default().to_string_lossy();
     let list = json!({
         "directory": setting.state.credentials(),

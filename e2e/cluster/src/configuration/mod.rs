@@ -34,7 +34,10 @@ pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 impl Setting {
     fn hermetickube(&self, component: &str) -> Vec<String> {
-        vec![self.tools.join("hermetickube").display().to_string(), component.to_owned()]
+        vec![
+            self.tools.join("hermetickube").display().to_string(),
+            component.to_owned(),
+        ]
     }
 
     fn api_ready(&self) -> String {
@@ -52,7 +55,12 @@ impl Setting {
 
 /// A component of the machine in `directory`; its log lies there under its name.
 fn component(directory: &Path, name: &'static str, command: Vec<String>, wait_for: String) -> Component {
-    Component { name, command, log: directory.join("logs").join(name).with_extension("log"), wait_for }
+    Component {
+        name,
+        command,
+        log: directory.join("logs").join(name).with_extension("log"),
+        wait_for,
+    }
 }
 
 /// Writes a configuration file of the machine in `directory`. Says whether it changed.
@@ -72,7 +80,11 @@ mod tests {
     use serde_json::Value;
 
     fn setting(root: &Path) -> Setting {
-        Setting { plan: AddressPlan::new(2), state: State::at(root), tools: "/tools".into() }
+        Setting {
+            plan: AddressPlan::new(2),
+            state: State::at(root),
+            tools: "/tools".into(),
+        }
     }
 
     #[test]
@@ -110,7 +122,18 @@ mod tests {
         let certificates = value["certificates"].as_array().unwrap();
         let server = certificates.iter().find(|c| c["name"] == "kube-apiserver").unwrap();
         assert_eq!(server["addresses"], serde_json::json!(["10.200.2.1", "10.226.0.1"]));
-        assert!(server["dns_names"].as_array().unwrap().contains(&"kubernetes.default.svc".into()));
-        assert_eq!(certificates.iter().filter(|c| c["groups"] == serde_json::json!(["system:nodes"])).count(), 3);
+        assert!(
+            server["dns_names"]
+                .as_array()
+                .unwrap()
+                .contains(&"kubernetes.default.svc".into())
+        );
+        assert_eq!(
+            certificates
+                .iter()
+                .filter(|c| c["groups"] == serde_json::json!(["system:nodes"]))
+                .count(),
+            3
+        );
     }
 }

@@ -29,16 +29,25 @@ pub(crate) fn node(setting: &Setting, node: NodeName) -> Result<Rendered> {
             ("kubeconfig", setting.kubeconfig_of_node(node)),
             ("hostname-override", node.to_string()),
             ("node-ip", setting.plan.node(node).to_string()),
-            ("node-labels", format!("topology.kubernetes.io/zone=zone{}", node.number())),
+            (
+                "node-labels",
+                format!("topology.kubernetes.io/zone=zone{}", node.number()),
+            ),
         ],
     );
-    let kube_proxy = with_flags(setting.hermetickube("kube-proxy"), [("config", file("kube-proxy.json"))]);
+    let kube_proxy = with_flags(
+        setting.hermetickube("kube-proxy"),
+        [("config", file("kube-proxy.json"))],
+    );
     let containerd = vec!["containerd".to_owned(), "--config".to_owned(), file("containerd.toml")];
     let mut binds = Vec::new();
     for target in host::NODE_DIRECTORIES {
         let source = directory.join(target.trim_start_matches('/').replace('/', "-"));
         files::make_directory(&source)?;
-        binds.push(Bind { source, target: target.into() });
+        binds.push(Bind {
+            source,
+            target: target.into(),
+        });
     }
     let specification = Specification {
         hostname: node.to_string(),
@@ -56,7 +65,10 @@ pub(crate) fn node(setting: &Setting, node: NodeName) -> Result<Rendered> {
 }
 
 fn containerd(directory: &Path) -> String {
-    let cni = CNI_DIRECTORIES.iter().find(|path| Path::new(path).join("bridge").exists()).unwrap_or(&CNI_DIRECTORIES[0]);
+    let cni = CNI_DIRECTORIES
+        .iter()
+        .find(|path| Path::new(path).join("bridge").exists())
+        .unwrap_or(&CNI_DIRECTORIES[0]);
     let runc = find_program("runc").map_or_else(|| "runc".into(), |path| path.display().to_string());
     format!(
         r#"version = 2
