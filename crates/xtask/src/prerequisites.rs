@@ -7,8 +7,9 @@ use hermetic_cluster::prerequisites;
 
 use crate::stage::Stage;
 
-/// Packages that the images are built with; those of the cluster are its own business.
-const IMAGE_PACKAGES: [&str; 3] = ["buildah", "mmdebstrap", "ca-certificates"];
+/// Programs that the images are built with, each in the Debian package of its name; what the cluster needs is its own
+/// business.
+const IMAGE_PROGRAMS: [&str; 2] = ["buildah", "mmdebstrap"];
 
 /// Proof that programs and images can be built here, and a cluster run.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +38,6 @@ pub(crate) fn ensure_for_images(stage: &Stage) -> Result<Ready> {
         install(stage, &missing)?;
     }
     Ok(Ready)
-}
-
-fn installed(package: &str) -> bool {
-    let status = Command::new("dpkg-query")
-        .args(["--show", "--showformat=${db:Status-Status}", package])
-        .output();
-    status.is_ok_and(|output| output.status.success() && output.stdout == b"installed")
 }
 
 fn install(stage: &Stage, packages: &[&str]) -> Result<()> {

@@ -89,8 +89,15 @@ impl Store {
     pub(crate) fn close(&self, stage: &Stage) -> Result<()> {
         let folder = self.root.join("overlay");
         let mounts = std::fs::read_to_string("/proc/self/mounts").context("reading what is mounted")?;
-        let mounted = mounts.lines().filter_map(|line| line.split(' ').nth(1)).any(|at| Path::new(at) == folder);
-        if mounted { stage.run(Command::new("umount").arg(&folder)) } else { Ok(()) }
+        let mounted = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .any(|at| Path::new(at) == folder);
+        if mounted {
+            stage.run(Command::new("umount").arg(&folder))
+        } else {
+            Ok(())
+        }
     }
 
     /// A container's file system of an image, mounted. One of that name from an earlier run is thrown away first.

@@ -128,12 +128,23 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
 /// Keeps the test servers running, for `cargo test` of one crate.
 pub(crate) fn servers(workspace: &Workspace) -> Result<ExitCode> {
     let mut run = Runner::new("servers", workspace)?;
-    let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure_for_images(stage));
-    let images = run.stage("images of the servers", ready, |stage, _| images::build_servers(stage, workspace));
-    let servers = run.stage("test servers", images.as_ref(), |stage, images| Servers::start(stage, &images.store));
-    let Some(mut servers) = servers else { return Ok(close(&run)) };
+    let ready = run.stage("prerequisites", Some(()), |stage, ()| {
+        prerequisites::ensure_for_images(stage)
+    });
+    let images = run.stage("images of the servers", ready, |stage, _| {
+        images::build_servers(stage, workspace)
+    });
+    let servers = run.stage("test servers", images.as_ref(), |stage, images| {
+        Servers::start(stage, &images.store)
+    });
+    let Some(mut servers) = servers else {
+        return Ok(close(&run));
+    };
     println!("\nUntil Ctrl-C:");
-    servers.environment().iter().for_each(|(name, value)| println!("export {name}={value}"));
+    servers
+        .environment()
+        .iter()
+        .for_each(|(name, value)| println!("export {name}={value}"));
     servers.wait()?;
     Ok(ExitCode::FAILURE)
 }
