@@ -67,5 +67,6 @@ func archive(files ...file) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return buffer.Bytes(), writer.Close()
+	err := writer.Close() // writes the end of the archive
+	return buffer.Bytes(), err
 }
