@@ -121,6 +121,15 @@ pub struct Delivery {
     pub updated_at: DateTime<Utc>,
 }
 
+/// A row of either table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notification {
+    /// An email.
+    Email(Email),
+    /// A text message.
+    Sms(Sms),
+}
+
 /// An email or a text message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NotificationId {
@@ -271,6 +280,18 @@ impl Store {
     /// Turns `sending` rows whose lease ended longer ago than `grace` into `unknown`, and tells how many.
     pub async fn settle_lost_sendings(&self, shard: Ordinal, grace: Duration, limit: u16) -> Result<u64, StoreError> {
         let _ = (shard, grace, limit);
+        unimplemented!()
+    }
+
+    /// Notifications that have been queued and untouched for longer than `age` and that no worker holds, oldest first:
+    /// their event was lost, or nobody consumes.
+    pub async fn overdue_notifications(
+        &self,
+        shard: Ordinal,
+        age: Duration,
+        limit: u16,
+    ) -> Result<Vec<Notification>, StoreError> {
+        let _ = (shard, age, limit);
         unimplemented!()
     }
 }
