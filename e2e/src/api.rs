@@ -50,12 +50,18 @@ impl Reply {
     /// As [`Reply::success`], or when there is no such field.
     pub fn text_field(self, name: &str) -> Result<String> {
         let body = self.success()?;
-        body[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in {body}"))
+        body[name]
+            .as_str()
+            .map(str::to_owned)
+            .with_context(|| format!("no {name} in {body}"))
     }
 
     /// A header as text; empty when it is missing.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The last part of the problem's type, when the body is a problem of RFC 9457.
@@ -64,9 +70,17 @@ impl Reply {
     /// When it is not one.
     pub fn problem(&self) -> Result<String> {
         let kind = self.header("content-type");
-        ensure!(kind.starts_with("application/problem+json"), "{} with {kind}: {}", self.status, self.text);
+        ensure!(
+            kind.starts_with("application/problem+json"),
+            "{} with {kind}: {}",
+            self.status,
+            self.text
+        );
         let body = self.json()?;
-        ensure!(body["status"] == self.status.as_u16(), "the problem's status differs from the answer's: {body}");
+        ensure!(
+            body["status"] == self.status.as_u16(),
+            "the problem's status differs from the answer's: {body}"
+        );
         let uri = body["type"].as_str().context("the problem has no type")?;
         Ok(uri.rsplit('/').next().unwrap_or_default().to_owned())
     }
@@ -79,17 +93,26 @@ impl Api {
     /// When no client can be made.
     pub fn new(address: &str, bearer: &str) -> Result<Self> {
         let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
-        Ok(Self { client, base: format!("http://{address}:8080"), bearer: bearer.to_owned() })
+        Ok(Self {
+            client,
+            base: format!("http://{address}:8080"),
+            bearer: bearer.to_owned(),
+        })
     }
 
     /// The same caller with another key.
     pub fn with_bearer(&self, bearer: &str) -> Self {
-        Self { bearer: bearer.to_owned(), ..self.clone() }
+        Self {
+            bearer: bearer.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// A request with the bearer key, to be completed by the caller.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.bearer)
+        self.client
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.bearer)
     }
 
     /// Reads.
@@ -118,7 +141,9 @@ impl Api {
     /// The API's refusal.
     pub async fn create_user(&self, customer: &Customer) -> Result<String> {
         let key = format!("user-{}", customer.email);
-        self.post("/v1/users", &key, Some(&customer.body())).await?.text_field("user_id")
+        self.post("/v1/users", &key, Some(&customer.body()))
+            .await?
+            .text_field("user_id")
     }
 
     /// Places an order of two teapots and returns the id.
@@ -127,7 +152,9 @@ impl Api {
     /// The API's refusal.
     pub async fn create_order(&self, user_id: &str, key: &str) -> Result<String> {
         let path = format!("/v1/users/{user_id}/orders");
-        self.post(&path, key, Some(&two_teapots())).await?.text_field("order_id")
+        self.post(&path, key, Some(&two_teapots()))
+            .await?
+            .text_field("order_id")
     }
 }
 
@@ -137,7 +164,11 @@ impl Api {
 /// When there is no answer.
 pub async fn send(request: RequestBuilder) -> Result<Reply> {
     let response = request.send().await?;
-    Ok(Reply { status: response.status(), headers: response.headers().clone(), text: response.text().await? })
+    Ok(Reply {
+        status: response.status(),
+        headers: response.headers().clone(),
+        text: response.text().await?,
+    })
 }
 
 /// An order that the API accepts.
@@ -164,7 +195,10 @@ impl Customer {
     pub fn new() -> Self {
         let number = rand::random::<u32>();
         // German mobile numbers of the length that is valid for this prefix.
-        Self { email: format!("customer.{number:08x}@example.com"), mobile: format!("+49151{:08}", number % 100_000_000) }
+        Self {
+            email: format!("customer.{number:08x}@example.com"),
+            mobile: format!("+49151{:08}", number % 100_000_000),
+        }
     }
 
     /// What the API is told.

@@ -27,7 +27,10 @@ pub async fn master(kubernetes: &Kubernetes, namespace: &str, shard: &str) -> Re
     await_condition(&format!("a master of {shard}"), Duration::from_secs(120), || async {
         let pods = kubernetes.pods(namespace, &selector).await?;
         Ok(match pods.as_slice() {
-            [pod] => address(pod).map(|address| Master { pod: pod.name_any(), address }),
+            [pod] => address(pod).map(|address| Master {
+                pod: pod.name_any(),
+                address,
+            }),
             _ => None,
         })
     })
@@ -40,7 +43,13 @@ pub async fn master(kubernetes: &Kubernetes, namespace: &str, shard: &str) -> Re
 /// When there is no master, or it refuses.
 pub async fn connect(kubernetes: &Kubernetes, namespace: &str, cluster: &str, shard: &str) -> Result<PgPool> {
     let master = master(kubernetes, namespace, shard).await?;
-    let password = secret(kubernetes, namespace, &format!("{cluster}-postgres"), "superuser-password").await?;
+    let password = secret(
+        kubernetes,
+        namespace,
+        &format!("{cluster}-postgres"),
+        "superuser-password",
+    )
+    .await?;
     log_in(&master.address, "postgres", &password).await
 }
 
@@ -55,8 +64,12 @@ pub async fn log_in(address: &str, username: &str, password: &str) -> Result<PgP
         .username(username)
         .password(password)
         .database("orders");
-    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
-    pool.connect_with(options).await.with_context(|| format!("logging in to {address} as {username}"))
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(10));
+    pool.connect_with(options)
+        .await
+        .with_context(|| format!("logging in to {address} as {username}"))
 }
 
 /// One entry of a Secret.

@@ -38,19 +38,31 @@ pub struct Text {
 /// # Errors
 /// When it cannot be read.
 pub async fn emails(kubernetes: &Kubernetes, namespace: &str) -> Result<Vec<Email>> {
-    let pods = kubernetes.pods(namespace, "app.kubernetes.io/name=ringwright-mail").await?;
+    let pods = kubernetes
+        .pods(namespace, "app.kubernetes.io/name=ringwright-mail")
+        .await?;
     let pod = pods.first().context("there is no mail server")?.name_any();
     // A NUL, which no message can contain, stands between two messages.
     let script = "cd /var/mail/ringwright/new 2>/dev/null || exit 0; for f in *; do [ -f \"$f\" ] && cat \"$f\" && printf '\\0'; done; true";
-    let text = kubernetes.cluster.kubectl(["exec", "-n", namespace, &pod, "--", "sh", "-c", script])?;
-    text.split('\0').filter(|raw| !raw.trim().is_empty()).map(|raw| parse(raw.as_bytes())).collect()
+    let text = kubernetes
+        .cluster
+        .kubectl(["exec", "-n", namespace, &pod, "--", "sh", "-c", script])?;
+    text.split('\0')
+        .filter(|raw| !raw.trim().is_empty())
+        .map(|raw| parse(raw.as_bytes()))
+        .collect()
 }
 
 fn parse(raw: &[u8]) -> Result<Email> {
-    let message = MessageParser::default().parse(raw).context("what lies in the Maildir is no email")?;
+    let message = MessageParser::default()
+        .parse(raw)
+        .context("what lies in the Maildir is no email")?;
     let to = message.to().and_then(|to| to.first()).and_then(|to| to.address());
     let attachments = message.attachments().map(|part| {
-        (part.attachment_name().unwrap_or_default().to_owned(), part.contents().to_vec())
+        (
+            part.attachment_name().unwrap_or_default().to_owned(),
+            part.contents().to_vec(),
+        )
     });
     Ok(Email {
         to: to.context("an email to nobody")?.to_owned(),
@@ -64,9 +76,15 @@ fn parse(raw: &[u8]) -> Result<Email> {
 /// # Errors
 /// When it does not answer.
 pub async fn texts(kubernetes: &Kubernetes, namespace: &str) -> Result<Vec<Text>> {
-    let address = kubernetes.ready_pod_address(namespace, "app.kubernetes.io/name=ringwright-sms-gateway").await?;
+    let address = kubernetes
+        .ready_pod_address(namespace, "app.kubernetes.io/name=ringwright-sms-gateway")
+        .await?;
     let answer = reqwest::get(format!("http://{address}:8080/messages")).await?;
-    ensure!(answer.status().is_success(), "the SMS gateway answered {}", answer.status());
+    ensure!(
+        answer.status().is_success(),
+        "the SMS gateway answered {}",
+        answer.status()
+    );
     Ok(answer.json().await?)
 }
 

@@ -70,7 +70,10 @@ impl Kubernetes {
     {
         let name = object["metadata"]["name"].as_str().context("the object has no name")?;
         let params = PatchParams::apply("e2e").force();
-        Ok(self.objects(namespace).patch(name, &params, &Patch::Apply(object)).await?)
+        Ok(self
+            .objects(namespace)
+            .patch(name, &params, &Patch::Apply(object))
+            .await?)
     }
 
     /// Deletes an object by name and waits until it is gone or replaced by another of its name.
@@ -105,10 +108,14 @@ impl Kubernetes {
     /// # Errors
     /// When there is none within two minutes.
     pub async fn ready_pod_address(&self, namespace: &str, selector: &str) -> Result<String> {
-        await_condition(&format!("a ready pod of {selector}"), Duration::from_secs(120), || async {
-            let pods = self.pods(namespace, selector).await?;
-            Ok(pods.iter().filter(|pod| is_ready(pod)).find_map(address))
-        })
+        await_condition(
+            &format!("a ready pod of {selector}"),
+            Duration::from_secs(120),
+            || async {
+                let pods = self.pods(namespace, selector).await?;
+                Ok(pods.iter().filter(|pod| is_ready(pod)).find_map(address))
+            },
+        )
         .await
     }
 
@@ -125,7 +132,10 @@ impl Kubernetes {
     /// Prints what a person would look at first.
     pub async fn explain(&self, namespace: &str) {
         eprintln!("---- {namespace} ----");
-        if let Ok(text) = self.cluster.kubectl(["get", "ordercluster,ordershard,pods,pvc", "-n", namespace, "-o", "wide"]) {
+        if let Ok(text) =
+            self.cluster
+                .kubectl(["get", "ordercluster,ordershard,pods,pvc", "-n", namespace, "-o", "wide"])
+        {
             eprintln!("{text}");
         }
         if let Ok(events) = self.objects::<Event>(namespace).list(&ListParams::default()).await {
@@ -138,9 +148,14 @@ impl Kubernetes {
                 );
             }
         }
-        let Ok(pods) = self.pods(namespace, "").await else { return };
+        let Ok(pods) = self.pods(namespace, "").await else {
+            return;
+        };
         for pod in pods.iter().filter(|pod| !is_ready(pod)) {
-            let tail = LogParams { tail_lines: Some(20), ..LogParams::default() };
+            let tail = LogParams {
+                tail_lines: Some(20),
+                ..LogParams::default()
+            };
             if let Ok(log) = self.objects::<Pod>(namespace).logs(&pod.name_any(), &tail).await {
                 eprintln!("---- log of {} ----\n{log}", pod.name_any());
             }
@@ -201,9 +216,15 @@ where
 
 /// Whether all containers of the pod are ready and it is not about to go.
 pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
     pod.metadata.deletion_timestamp.is_none()
-        && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        && conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The pod's address, when it has one.

@@ -41,7 +41,10 @@ impl Platform {
         let kubernetes = Kubernetes::connect().await?;
         install_operator(&kubernetes).await?;
         kubernetes.make_namespace(SHARED_NAMESPACE).await?;
-        let platform = Self { kubernetes, namespace: SHARED_NAMESPACE.to_owned() };
+        let platform = Self {
+            kubernetes,
+            namespace: SHARED_NAMESPACE.to_owned(),
+        };
         make_cluster(&platform.kubernetes, SHARED_NAMESPACE, &cluster(3, 2)).await?;
         platform.install_programs().await?;
         await_ready(&platform.kubernetes, SHARED_NAMESPACE, CLUSTER).await?;
@@ -58,9 +61,13 @@ impl Platform {
         });
         self.kubernetes.apply::<Secret>(&self.namespace, &keys).await?;
         helm_install(&self.kubernetes, &self.namespace, &["operator.enabled=false"])?;
-        for workload in ["statefulset/ringwright-rabbitmq", "deployment/ringwright-order-api", "deployment/ringwright-notifier",
-            "deployment/ringwright-mail", "deployment/ringwright-sms-gateway"]
-        {
+        for workload in [
+            "statefulset/ringwright-rabbitmq",
+            "deployment/ringwright-order-api",
+            "deployment/ringwright-notifier",
+            "deployment/ringwright-mail",
+            "deployment/ringwright-sms-gateway",
+        ] {
             rollout(&self.kubernetes, &self.namespace, workload)?;
         }
         Ok(())
@@ -72,7 +79,10 @@ impl Platform {
     /// When no pod is ready.
     pub async fn api(&self) -> Result<Api> {
         let selector = "app.kubernetes.io/name=ringwright-order-api";
-        Api::new(&self.kubernetes.ready_pod_address(&self.namespace, selector).await?, BEARER)
+        Api::new(
+            &self.kubernetes.ready_pod_address(&self.namespace, selector).await?,
+            BEARER,
+        )
     }
 }
 
@@ -103,7 +113,10 @@ pub fn cluster(shards: i32, instances: i32) -> Value {
 /// # Errors
 /// The API server's refusal.
 pub async fn make_cluster(kubernetes: &Kubernetes, namespace: &str, spec: &Value) -> Result<OrderCluster> {
-    eventually("applying the OrderCluster", Duration::from_secs(30), || kubernetes.apply(namespace, spec)).await
+    eventually("applying the OrderCluster", Duration::from_secs(30), || {
+        kubernetes.apply(namespace, spec)
+    })
+    .await
 }
 
 /// Waits until the cluster is Ready for the present generation of its specification.
@@ -112,10 +125,14 @@ pub async fn make_cluster(kubernetes: &Kubernetes, namespace: &str, spec: &Value
 /// When it is not within four minutes; the message carries its status.
 pub async fn await_ready(kubernetes: &Kubernetes, namespace: &str, name: &str) -> Result<OrderCluster> {
     let clusters = kubernetes.objects::<OrderCluster>(namespace);
-    let ready = await_condition(&format!("{namespace}/{name} to be Ready"), Duration::from_secs(240), || async {
-        let cluster = clusters.get(name).await?;
-        Ok((condition(&cluster, "Ready").as_deref() == Some("True")).then_some(cluster))
-    })
+    let ready = await_condition(
+        &format!("{namespace}/{name} to be Ready"),
+        Duration::from_secs(240),
+        || async {
+            let cluster = clusters.get(name).await?;
+            Ok((condition(&cluster, "Ready").as_deref() == Some("True")).then_some(cluster))
+        },
+    )
     .await;
     if ready.is_err() {
         kubernetes.explain(namespace).await;
@@ -129,7 +146,11 @@ pub fn condition(cluster: &OrderCluster, kind: &str) -> Option<String> {
     if status.observed_generation != cluster.metadata.generation {
         return None;
     }
-    status.conditions.iter().find(|condition| condition.type_ == kind).map(|condition| condition.status.clone())
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .map(|condition| condition.status.clone())
 }
 
 /// Installs the resources and the operator for all namespaces, once.
@@ -140,9 +161,14 @@ pub async fn install_operator(kubernetes: &Kubernetes) -> Result<()> {
     let charts = charts()?;
     kubernetes.make_namespace(OPERATOR_NAMESPACE).await?;
     let crds = charts.join("ringwright-crds");
-    kubernetes.cluster.helm(["upgrade", "--install", "ringwright-crds", &crds.to_string_lossy()])?;
+    kubernetes
+        .cluster
+        .helm(["upgrade", "--install", "ringwright-crds", &crds.to_string_lossy()])?;
     let only_operator = [
-        "orderApi.enabled=false", "notifier.enabled=false", "rabbitmq.enabled=false", "development.mail.enabled=false",
+        "orderApi.enabled=false",
+        "notifier.enabled=false",
+        "rabbitmq.enabled=false",
+        "development.mail.enabled=false",
         "development.smsGateway.enabled=false",
     ];
     helm_install(kubernetes, OPERATOR_NAMESPACE, &only_operator)?;
@@ -164,7 +190,9 @@ fn helm_install(kubernetes: &Kubernetes, namespace: &str, settings: &[&str]) -> 
 }
 
 fn rollout(kubernetes: &Kubernetes, namespace: &str, workload: &str) -> Result<()> {
-    let done = kubernetes.cluster.kubectl(["rollout", "status", "-n", namespace, "--timeout=240s", workload])?;
+    let done = kubernetes
+        .cluster
+        .kubectl(["rollout", "status", "-n", namespace, "--timeout=240s", workload])?;
     ensure!(!done.is_empty(), "kubectl said nothing about {workload}");
     Ok(())
 }

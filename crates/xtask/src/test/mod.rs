@@ -163,6 +163,8 @@ fn end_to_end_environment(workspace: &Workspace, place: &Place, instance: &Insta
     let kubeconfig = place.kubeconfig().map(|path| path.display().to_string());
     environment.extend(kubeconfig.map(|kubeconfig| ("RINGWRIGHT_E2E_KUBECONFIG", kubeconfig)));
     environment.insert("RINGWRIGHT_E2E_INSTANCE", instance.name().to_owned());
+    // The tests share one platform, and there are two cores.
+    environment.insert("RUST_TEST_THREADS", "1".to_owned());
     environment.insert(
         "RINGWRIGHT_E2E_CHARTS",
         workspace.root().join("charts").display().to_string(),
