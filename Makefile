@@ -4,10 +4,10 @@ XTASK = cargo run --release --locked --package xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check servers bench images manifests fresh ready
+.PHONY: help up down test check e2e servers bench images manifests fresh ready
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 up: ready ## A Kubernetes, the platform, a sample cluster; one order with its email and SMS
 	@$(XTASK) up $(WHERE)
@@ -20,6 +20,9 @@ test: ready ## Everything that must hold: lints, unit, property and end-to-end t
 
 check: ready ## Formatting, lints and unit tests, for the time between two edits
 	@$(XTASK) check
+
+e2e: ready ## End-to-end tests alone, on a cluster left running; ONLY=name for some of them
+	@$(XTASK) e2e $(ONLY)
 
 servers: ready ## A PostgreSQL and a RabbitMQ for `cargo test -p`, until Ctrl-C
 	@$(XTASK) servers

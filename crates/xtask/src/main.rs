@@ -55,6 +55,11 @@ enum Verb {
     Test,
     /// Formatting, lints and the tests that need no cluster.
     Check,
+    /// The end-to-end tests alone, on a cluster that is left running.
+    E2e {
+        /// Only tests whose names contain this.
+        filter: Option<String>,
+    },
     /// A PostgreSQL and a RabbitMQ for the tests of single crates, until Ctrl-C.
     Servers,
     /// The benchmarks.
@@ -79,6 +84,7 @@ fn main() -> Result<ExitCode> {
         Verb::Down { on } => up::down(&workspace, on),
         Verb::Test => test::everything(&workspace),
         Verb::Check => test::check(&workspace),
+        Verb::E2e { filter } => test::end_to_end(&workspace, filter.as_deref()),
         Verb::Servers => test::servers(&workspace),
         Verb::Bench => bench::bench(&workspace),
         Verb::Images { rebuild } => build_images(&workspace, rebuild),

@@ -16,6 +16,15 @@ const VALUES: &str = "deploy/values.yaml";
 /// The namespace that the plain manifests are made for.
 pub(crate) const NAMESPACE: &str = "ringwright";
 
+/// Kinds of the charts that live outside of namespaces.
+const CLUSTER_SCOPED: [&str; 5] = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
+
 const HEADER: &str = "\
 # Rendered from charts/ by `make manifests`; do not edit. docs/operations.md tells what to bring before applying it:
 #   kubectl apply --server-side -f deploy/ringwright.yaml
@@ -62,7 +71,28 @@ fn render(stage: &Stage, workspace: &Workspace, tools: &Tools) -> Result<String>
         "charts/ringwright",
         &["--skip-tests", "--values", VALUES],
     ))?;
-    Ok(format!("{HEADER}{namespace}{crds}{platform}"))
+    Ok(format!("{HEADER}{namespace}{crds}{}", with_namespace(&platform)?))
+}
+
+/// Writes the namespace into every object that lives in one. Helm leaves it to its command line; a file must not depend
+/// on what namespace the reader's kubectl happens to use.
+fn with_namespace(manifests: &str) -> Result<String> {
+    let mut placed = String::new();
+    for manifest in manifests.split_inclusive("\n---\n") {
+        let kind = manifest.lines().find_map(|line| line.strip_prefix("kind: "));
+        let has_one = manifest.lines().skip_while(|line| *line != "metadata:").skip(1);
+        let has_one = has_one.take_while(|line| line.starts_with(' ')).any(|line| line.starts_with("  namespace:"));
+        match kind {
+            Some(kind) if !CLUSTER_SCOPED.contains(&kind) && !has_one => {
+                let Some((head, tail)) = manifest.split_once("\nmetadata:\n") else {
+                    bail!("a {kind} has no metadata block to write its namespace into");
+                };
+                placed.push_str(&format!("{head}\nmetadata:\n  namespace: {NAMESPACE}\n{tail}"));
+            }
+            _ => placed.push_str(manifest),
+        }
+    }
+    Ok(placed)
 }
 
 /// `helm template` for one chart, release and namespace named as in the plain manifests.
@@ -73,4 +103,21 @@ pub(crate) fn template(tools: &Tools, root: &Path, chart: &str, arguments: &[&st
         .args(["template", "ringwright", chart, "--namespace", NAMESPACE])
         .args(arguments);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_of_a_namespace_name_it() {
+        let rendered = "---\n# Source: a.yaml\nkind: Service\nmetadata:\n  name: a\nspec: {}\n\
+            ---\nkind: ClusterRole\nmetadata:\n  name: b\n\
+            ---\nkind: Role\nmetadata:\n  name: c\n  namespace: elsewhere\n\
+            ---\nkind: Deployment\nmetadata:\n  name: d\nspec:\n  namespace: no\n";
+        let placed = with_namespace(rendered).unwrap();
+        assert_eq!(placed.matches("  namespace: ringwright\n  name: ").count(), 2, "{placed}");
+        assert!(placed.contains("kind: ClusterRole\nmetadata:\n  name: b"));
+        assert_eq!(placed.replace("  namespace: ringwright\n", ""), rendered);
+    }
 }

@@ -30,10 +30,9 @@ pub(crate) fn ensure_for_images(stage: &Stage) -> Result<Ready> {
              Run `sudo --preserve-env=PATH make ...`"
         );
     }
-    let missing: Vec<&str> = IMAGE_PACKAGES
-        .into_iter()
-        .filter(|package| !installed(package))
-        .collect();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let missing: Vec<&str> = IMAGE_PROGRAMS.into_iter().filter(|name| !there(name)).collect();
     if !missing.is_empty() {
         install(stage, &missing)?;
     }

@@ -85,7 +85,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
         },
     );
     run.stage("end-to-end tests", suites.zip(supplied), |stage, (suites, place)| {
-        suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?);
+        suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, None);
         Ok(())
     });
     // The place holds the instance's lock.
@@ -122,6 +122,30 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
             servers.stop(stage, &images.store)
         });
     }
+    Ok(close(&run))
+}
+
+/// The end-to-end tests alone, those whose names contain `filter`, on the test cluster as it runs. It is left running:
+/// the next call begins where this one ended.
+pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
+    let mut run = Runner::new("e2e", workspace)?;
+    let instance = instances::test()?;
+    let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
+    let built = run.stage("build", ready, |stage, _| suites::build(stage, workspace));
+    let images = run.stage("images", built.as_ref(), |stage, (programs, _)| {
+        images::build(stage, workspace, programs, false)
+    });
+    let place = run.stage("cluster", ready, |stage, _| {
+        Place::hermetic(stage, &tools::build(&stage.progress())?, &instance)
+    });
+    let supplied = run.stage("import", place.as_ref().zip(images.as_ref()), |stage, (place, images)| {
+        place.supply(stage, images)?;
+        Ok(place)
+    });
+    run.stage("end-to-end tests", built.as_ref().zip(supplied), |stage, ((_, suites), place)| {
+        suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, filter);
+        Ok(())
+    });
     Ok(close(&run))
 }
 

@@ -118,7 +118,7 @@ impl Suites {
     /// Runs everything that needs no cluster, documentation examples included.
     pub(crate) fn run_unit(&self, stage: &Stage, workspace: &Workspace, environment: &Environment) {
         for suite in &self.unit {
-            suite.run(stage, UNIT_DEADLINE, environment);
+            suite.run(stage, UNIT_DEADLINE, environment, None);
         }
         let mut examples = cargo::command(workspace, "test");
         examples
@@ -127,21 +127,21 @@ impl Suites {
         run(stage, "examples in the documentation", examples);
     }
 
-    /// Runs the end-to-end tests.
-    pub(crate) fn run_end_to_end(&self, stage: &Stage, environment: &Environment) {
+    /// Runs the end-to-end tests whose names contain `filter`, or all of them.
+    pub(crate) fn run_end_to_end(&self, stage: &Stage, environment: &Environment, filter: Option<&str>) {
         for suite in &self.end_to_end {
-            suite.run(stage, END_TO_END_DEADLINE, environment);
+            suite.run(stage, END_TO_END_DEADLINE, environment, filter);
         }
     }
 }
 
 impl Suite {
-    fn run(&self, stage: &Stage, deadline: &str, environment: &Environment) {
+    fn run(&self, stage: &Stage, deadline: &str, environment: &Environment, filter: Option<&str>) {
         // In the foreground: else timeout makes a process group of its own, which Ctrl-C does not reach.
         let mut command = Command::new("timeout");
         command
             .args(["--foreground", "--kill-after=10s", deadline])
-            .arg(&self.program)
+            .arg(&self.program).args(filter)
             .current_dir(&self.folder);
         command.envs(environment).env("CARGO_MANIFEST_DIR", &self.folder);
         run(stage, &self.name, command);
