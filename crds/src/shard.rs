@@ -36,7 +36,7 @@ use crate::{
     printcolumn(name = "Schema", type_ = "integer", json_path = ".status.schemaVersion", description = "The newest migration the database has", priority = 1),
     printcolumn(name = "Weight", type_ = "integer", json_path = ".spec.weight", description = "Share of the keys in relation to the other shards", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", description = "The reason in words", priority = 1),
-    validation = Rule::new("self.metadata.name == self.spec.cluster + '-' + string(self.spec.ordinal)")
+    validation = Rule::new("self.metadata.name == '%s-%d'.format([self.spec.cluster, self.spec.ordinal])")
         .message("an OrderShard is named <cluster>-<ordinal>")
 )]
 #[serde(rename_all = "camelCase")]
