@@ -57,8 +57,8 @@ pub enum StoreError {
     /// The idempotency key was used with another request.
     #[error("the idempotency key was used before with another request: use a new key for a new request")]
     KeyReuse,
-    /// The first request with this key has not ended.
-    #[error("a request with this idempotency key is still running: repeat it in {} ms", retry_after.as_millis())]
+    /// An earlier request with this idempotency key, or one that claims the same address or number, has not ended.
+    #[error("an earlier request for the same has not ended: repeat this one in {} ms", retry_after.as_millis())]
     InProgress {
         /// When to ask again.
         retry_after: Duration,

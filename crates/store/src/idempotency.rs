@@ -4,7 +4,18 @@
 
 use std::time::Duration;
 
+use ring::Ordinal;
+use row_id::{KeyId, Position};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row};
+use uuid::Uuid;
+
+use crate::error::StoreError;
 use crate::outbox::OutboxEvent;
+use crate::store::Store;
+use crate::store::fault::Refusal;
+use crate::store::write::{Place, Work};
 use crate::token::ReadToken;
 
 /// How long a key is kept.
@@ -30,6 +41,24 @@ impl IdempotencyKey {
             key: format!("{}#{index}", self.key),
             request,
         }
+    }
+
+    /// The id of its row at a user's position: a key's scope is its client and user, so that its row commits with
+    /// the user's rows.
+    pub(crate) fn id_at(&self, position: Position) -> KeyId {
+        KeyId::derive(position, &self.content())
+    }
+
+    /// The id of its row where no user exists yet: at the position of the key itself.
+    pub(crate) fn id_of_its_own(&self) -> KeyId {
+        let content = self.content();
+        KeyId::derive(Position::of(&content), &content)
+    }
+
+    /// The length keeps `ab` + `c` and `a` + `bc` apart.
+    fn content(&self) -> Vec<u8> {
+        let length = (self.client.len() as u64).to_be_bytes();
+        [&length, self.client.as_bytes(), self.key.as_bytes()].concat()
     }
 }
 
@@ -61,4 +90,189 @@ pub struct Written {
     pub events: Vec<OutboxEvent>,
     /// Covers the write.
     pub token: ReadToken,
+}
+
+/// Stores a finished key with its answer, in the statement that does the work: the first named table expression of it.
+/// Takes the parameters $1 to $6, see [`bind_key`]. No row: a key of this id is there already.
+macro_rules! with_key {
+    ($rest:expr) => {
+        concat!(
+            "WITH key AS (
+                 INSERT INTO ringwright.idempotency_keys (key_id, request_hash, state, status, location, etag, body)
+                 VALUES ($1, $2, 'done', $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING key_id), ",
+            $rest
+        )
+    };
+}
+pub(crate) use with_key;
+
+/// Binds what [`with_key!`] takes.
+pub(crate) fn bind_key<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    id: KeyId,
+    key: &'q IdempotencyKey,
+    response: &'q StoredResponse,
+) -> Query<'q, Postgres, PgArguments> {
+    query
+        .bind(id.uuid())
+        .bind(key.request.0.as_slice())
+        .bind(i32::from(response.status))
+        .bind(response.location.as_deref())
+        .bind(response.etag.as_deref())
+        .bind(response.body.as_str())
+}
+
+/// A key's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FoundKey {
+    /// The work is done.
+    Done(StoredResponse),
+    /// The work was begun on this id; somebody is at it as long as the lease lasts.
+    Running {
+        resource: Uuid,
+        holder: Uuid,
+        leased_for: Option<Duration>,
+    },
+}
+
+const FIND: &str = "SELECT request_hash, state, resource_id, lease_holder, status, location, etag, body,
+        (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint AS leased_ms
+    FROM ringwright.idempotency_keys WHERE key_id = $1";
+
+const CONFIRM: &str = "SELECT ringwright.confirm()";
+
+/// Looks a key up; another request under it is [`StoreError::KeyReuse`].
+pub(crate) async fn find(
+    conn: &mut PgConnection,
+    id: KeyId,
+    request: RequestHash,
+) -> Result<Option<FoundKey>, Refusal> {
+    let Some(row) = sqlx::query(FIND).bind(id.uuid()).fetch_optional(conn).await? else {
+        return Ok(None);
+    };
+    if row.try_get::<&[u8], _>("request_hash")? != request.0 {
+        return Err(StoreError::KeyReuse.into());
+    }
+    from_row(&row).map(Some)
+}
+
+fn from_row(row: &PgRow) -> Result<FoundKey, Refusal> {
+    if row.try_get::<&str, _>("state")? == "done" {
+        let status: i32 = row.try_get("status")?;
+        return Ok(FoundKey::Done(StoredResponse {
+            status: u16::try_from(status).map_err(|_| Refusal::BadRow(format!("status {status}")))?,
+            location: row.try_get("location")?,
+            etag: row.try_get("etag")?,
+            body: row.try_get("body")?,
+        }));
+    }
+    let leased_ms: Option<i64> = row.try_get("leased_ms")?;
+    Ok(FoundKey::Running {
+        resource: row.try_get("resource_id")?,
+        holder: row.try_get("lease_holder")?,
+        leased_for: leased_ms
+            .and_then(|ms| u64::try_from(ms).ok())
+            .map(Duration::from_millis),
+    })
+}
+
+/// The stored answer of a key whose work is done.
+///
+/// It was only read here, and what is read need not survive a failover yet: the commit of this transaction must wait
+/// for the standby like the one that wrote the row, so it is made one that writes.
+pub(crate) async fn repeat(
+    conn: &mut PgConnection,
+    id: KeyId,
+    request: RequestHash,
+) -> Result<Option<StoredResponse>, Refusal> {
+    match find(conn, id, request).await? {
+        None => Ok(None),
+        Some(FoundKey::Done(response)) => {
+            confirm(conn).await?;
+            Ok(Some(response))
+        }
+        Some(FoundKey::Running { leased_for, .. }) => Err(StoreError::InProgress {
+            retry_after: leased_for.unwrap_or(Duration::from_secs(1)),
+        }
+        .into()),
+    }
+}
+
+/// Makes this transaction's commit wait for the standby, whatever else it wrote.
+pub(crate) async fn confirm(conn: &mut PgConnection) -> Result<(), Refusal> {
+    sqlx::query(CONFIRM).execute(conn).await?;
+    Ok(())
+}
+
+/// What the body of a keyed write gives.
+pub(crate) struct Keyed {
+    pub(crate) response: StoredResponse,
+    pub(crate) repeated: bool,
+    pub(crate) events: Vec<OutboxEvent>,
+}
+
+impl Keyed {
+    pub(crate) fn repeated(response: StoredResponse) -> Self {
+        Self {
+            response,
+            repeated: true,
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) fn written(self, token: ReadToken) -> Written {
+        Written {
+            response: self.response,
+            repeated: self.repeated,
+            events: self.events,
+            token,
+        }
+    }
+}
+
+/// Sweeps idempotency keys older than [`KEPT`].
+#[derive(Debug, Clone)]
+pub struct KeyJanitor {
+    /// Keys younger than this stay.
+    pub older_than: Duration,
+    /// Most keys deleted in a run on one shard.
+    pub limit: u32,
+}
+
+impl Default for KeyJanitor {
+    fn default() -> Self {
+        Self {
+            older_than: KEPT,
+            limit: 1_000,
+        }
+    }
+}
+
+/// Only of ranges owned here: the others are their owners' to sweep.
+const SWEEP: &str = "DELETE FROM ringwright.idempotency_keys WHERE key_id IN (
+        SELECT key_id FROM ringwright.idempotency_keys
+        WHERE created_at < now() - make_interval(secs => $1) AND (ringwright.range_of(key_id)).state = 'owned'
+        ORDER BY created_at LIMIT $2)";
+
+struct Sweep(KeyJanitor);
+
+impl Work for Sweep {
+    type Output = u64;
+    const OPERATION: &'static str = "sweep old idempotency keys";
+
+    async fn run(&self, conn: &mut PgConnection) -> Result<u64, Refusal> {
+        let swept = sqlx::query(SWEEP)
+            .bind(self.0.older_than.as_secs_f64())
+            .bind(i64::from(self.0.limit))
+            .execute(conn)
+            .await?;
+        Ok(swept.rows_affected())
+    }
+}
+
+impl KeyJanitor {
+    /// Sweeps one shard and tells how many keys went.
+    pub async fn run(&self, store: &Store, shard: Ordinal) -> Result<u64, StoreError> {
+        Ok(store.inner.write(Place::Shard(shard), Sweep(self.clone())).await?.value)
+    }
 }

@@ -14,6 +14,8 @@ pub mod config;
 pub mod contacts;
 pub mod currency;
 pub mod error;
+#[cfg(test)]
+mod failpoint;
 pub mod idempotency;
 pub mod invoices;
 pub mod notifications;
@@ -23,6 +25,9 @@ pub mod reading;
 pub mod store;
 pub mod token;
 pub mod users;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::{PoolConfig, ReadDefaults, ReadRace, StoreConfig};
 pub use currency::CurrencyCode;

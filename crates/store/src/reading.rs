@@ -10,11 +10,12 @@ use crate::token::{ReadToken, ReadTokens};
 pub enum Consistency {
     /// Everything these tokens cover; master or replica, whichever answers first.
     Session(ReadTokens),
-    /// The newest acknowledged write. Answered by the master of the newest term this process knows.
+    /// The newest acknowledged write: answered by the master of the newest term this process knows.
     ///
-    /// Not there yet: the lease of design "strong reads" (`StrongProof::Lease` is reserved for it). Until then a
-    /// strong read makes a synchronous commit in its session after the read, which proves that the master was still
-    /// acknowledged by its standby, at the cost of one round trip.
+    /// **Not there yet: the lease.** Without it, a master that was cut off a moment ago, and does not know yet that
+    /// another was promoted, can answer a strong read for up to 7 seconds with what was true before the promotion. The
+    /// lease (the start of this process's last synchronous commit on that master, and a promotion that waits it out)
+    /// closes that gap; it changes nothing in this signature.
     Strong,
 }
 

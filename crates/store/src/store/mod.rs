@@ -1,19 +1,44 @@
-//! The store itself: pools, role discovery, routing.
+//! The store itself: pools, role discovery, routing, transactions and reads.
 
-use std::sync::Arc;
-use std::time::Duration;
+pub(crate) mod commit;
+pub(crate) mod connect;
+pub(crate) mod fault;
+mod latency;
+mod member;
+mod monitor;
+pub(crate) mod place;
+mod pool;
+pub(crate) mod query;
+mod read;
+pub(crate) mod write;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ring::{Ordinal, Ring};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::token::{Lsn, Term};
+use member::Kind;
+use monitor::{Shard, Shards};
+use place::Places;
 
 /// Typed access to all shards. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    _inner: Arc<()>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: StoreConfig,
+    pub(crate) places: Places,
+    shards: Arc<Shards>,
+    following: Mutex<Option<AbortHandle>>,
+    #[cfg(test)]
+    pub(crate) failpoint: crate::failpoint::Failpoint,
 }
 
 /// What a member of a shard was last seen to be.
@@ -64,28 +89,114 @@ impl Store {
     /// Starts the store on a ring. Connects lazily: shards that are away do not keep a program from starting.
     ///
     /// Must be called inside a tokio runtime; its monitor tasks end when the last clone is dropped.
+    ///
+    /// # Errors
+    /// If the configuration cannot work at all.
     pub fn open(config: StoreConfig, ring: watch::Receiver<Arc<Ring>>) -> Result<Self, StoreError> {
-        let _ = (config, ring);
-        unimplemented!()
+        if config.pool.connections == 0 {
+            return Err(StoreError::Config("the pool needs at least one connection".to_owned()));
+        }
+        if config.sample_interval.is_zero() {
+            return Err(StoreError::Config(
+                "the sample interval must be longer than nothing".to_owned(),
+            ));
+        }
+        let shards = Arc::new(Shards::new(config.clone()));
+        let places = Places::new(ring);
+        shards.follow(&places.ring());
+        let following = tokio::spawn(follow_ring(places.watch(), Arc::clone(&shards))).abort_handle();
+        let inner = Inner {
+            config,
+            places,
+            shards,
+            following: Mutex::new(Some(following)),
+            #[cfg(test)]
+            failpoint: crate::failpoint::Failpoint::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The ring in use.
     pub fn ring(&self) -> Arc<Ring> {
-        unimplemented!()
+        self.inner.places.ring()
     }
 
     /// The ordinals of all shards in the ring in use.
     pub fn shards(&self) -> Vec<Ordinal> {
-        unimplemented!()
+        self.ring().shards().iter().map(|shard| shard.ordinal).collect()
     }
 
     /// What the monitors last saw.
     pub fn health(&self) -> Vec<ShardHealth> {
-        unimplemented!()
+        self.inner
+            .shards
+            .all()
+            .iter()
+            .map(|shard| shard_health(shard))
+            .collect()
     }
 
-    /// Stops the monitors and closes all connections; running commits are waited for.
+    /// Stops the monitors and closes idle connections. Commits under way go on in their own tasks.
     pub async fn close(&self) {
-        unimplemented!()
+        self.inner.stop();
+    }
+}
+
+impl Inner {
+    pub(crate) fn shard(&self, ordinal: Ordinal) -> Result<Arc<Shard>, StoreError> {
+        if let Some(shard) = self.shards.get(ordinal) {
+            return Ok(shard);
+        }
+        // The ring may be newer than the task that follows it.
+        let ring = self.places.ring();
+        self.shards.follow(&ring);
+        self.shards.get(ordinal).ok_or_else(|| StoreError::NoSuchShard {
+            shard: ordinal,
+            epoch: ring.epoch().get(),
+        })
+    }
+
+    fn stop(&self) {
+        if let Some(task) = self.following.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+        self.shards.close();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn follow_ring(mut ring: watch::Receiver<Arc<Ring>>, shards: Arc<Shards>) {
+    while ring.changed().await.is_ok() {
+        let ring = Arc::clone(&ring.borrow_and_update());
+        shards.follow(&ring);
+    }
+}
+
+fn shard_health(shard: &Shard) -> ShardHealth {
+    let view = shard.view.borrow();
+    let now = Instant::now();
+    let members = view.members.iter().map(|view| {
+        let sample = view.sample();
+        Member {
+            host: view.host.clone(),
+            role: match sample.map(|sample| &sample.kind) {
+                Some(Kind::Master { .. }) => MemberRole::Master,
+                Some(Kind::Replica { .. }) => MemberRole::Replica,
+                None => MemberRole::Unreachable,
+            },
+            term: sample.and_then(|sample| sample.term),
+            lsn: sample.map(|sample| sample.lsn),
+            sampled_ago: sample.map(|sample| now.saturating_duration_since(sample.began)),
+            error: view.last.as_ref().err().cloned(),
+        }
+    });
+    ShardHealth {
+        shard: shard.ordinal,
+        members: members.collect(),
     }
 }

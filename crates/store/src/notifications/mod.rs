@@ -1,19 +1,23 @@
 //! Emails and text messages: what was queued, sent, failed, or may have been sent.
 
+mod queue;
+mod read;
+mod send;
+mod sweep;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ring::Ordinal;
 use row_id::{EmailId, InvoiceId, OrderId, SmsId};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
-use crate::error::StoreError;
 use crate::invoices::Invoice;
 use crate::orders::Order;
 use crate::outbox::EventKind;
-use crate::reading::{Answer, ReadAt};
-use crate::store::Store;
 use crate::users::User;
 
 /// queued -> sending -> sent | failed | unknown; sending -> queued when the provider certainly did not take it.
@@ -191,7 +195,7 @@ pub struct Lease {
     /// What may be sent.
     pub id: NotificationId,
     /// Proves that it is this lease and no later one.
-    pub holder: uuid::Uuid,
+    pub holder: Uuid,
     /// For how long it was given.
     pub valid_for: Duration,
 }
@@ -235,63 +239,90 @@ pub enum SendOutcome {
     },
 }
 
-impl Store {
-    /// Reads an order with its user and invoice on the master.
-    pub async fn order_context(&self, order: OrderId) -> Result<Option<OrderContext>, StoreError> {
-        let _ = order;
-        unimplemented!()
+impl NotificationId {
+    /// The id as the database has it.
+    pub fn uuid(self) -> Uuid {
+        match self {
+            Self::Email(id) => id.uuid(),
+            Self::Sms(id) => id.uuid(),
+        }
     }
+}
 
-    /// Reads all notifications of an order.
-    pub async fn order_notifications(
-        &self,
-        order: OrderId,
-        at: &ReadAt,
-    ) -> Result<Answer<OrderNotifications>, StoreError> {
-        let _ = (order, at);
-        unimplemented!()
-    }
+/// The columns of an email, aliased `e`, in every statement that reads one.
+macro_rules! email_columns {
+    () => {
+        "e.email_id AS e_email_id, e.user_email_address AS e_user_email_address, e.order_id AS e_order_id, \
+         e.invoice_id AS e_invoice_id, e.kind AS e_kind, e.sequence AS e_sequence, e.status AS e_status, \
+         e.attempts AS e_attempts, e.provider_reference AS e_provider_reference, e.last_error AS e_last_error, \
+         e.sent_at AS e_sent_at, e.version AS e_version, e.created_at AS e_created_at, e.updated_at AS e_updated_at"
+    };
+}
+pub(crate) use email_columns;
 
-    /// Makes the rows of an event, or finds those made before: unique per order, kind and sequence.
-    pub async fn queue_notifications(&self, new: NewNotifications) -> Result<QueuedNotifications, StoreError> {
-        let _ = new;
-        unimplemented!()
-    }
+/// The columns of a text message, aliased `s`, in every statement that reads one.
+macro_rules! sms_columns {
+    () => {
+        "s.sms_id AS s_sms_id, s.mobile_number AS s_mobile_number, s.order_id AS s_order_id, s.kind AS s_kind, \
+         s.sequence AS s_sequence, s.status AS s_status, s.attempts AS s_attempts, \
+         s.provider_reference AS s_provider_reference, s.last_error AS s_last_error, s.sent_at AS s_sent_at, \
+         s.version AS s_version, s.created_at AS s_created_at, s.updated_at AS s_updated_at"
+    };
+}
+pub(crate) use sms_columns;
 
-    /// Claims a queued notification for `lease`.
-    pub async fn claim_notification(&self, id: NotificationId, lease: Duration) -> Result<Claimed, StoreError> {
-        let _ = (id, lease);
-        unimplemented!()
-    }
+fn broken(error: impl fmt::Display) -> String {
+    error.to_string()
+}
 
-    /// Marks a claimed notification `sending`: from here on its loss is ambiguous. Call it right before handing it to
-    /// the provider; [`StoreError::LeaseLost`] means do not send.
-    pub async fn begin_sending(&self, lease: &Lease) -> Result<(), StoreError> {
-        let _ = lease;
-        unimplemented!()
-    }
+/// Reads the columns of [`email_columns!`]; `None` where the row was not there.
+pub(crate) fn email_from(row: &PgRow) -> Result<Option<Email>, String> {
+    let Some(id) = row.try_get::<Option<Uuid>, _>("e_email_id").map_err(broken)? else {
+        return Ok(None);
+    };
+    let order: Uuid = row.try_get("e_order_id").map_err(broken)?;
+    let invoice: Option<Uuid> = row.try_get("e_invoice_id").map_err(broken)?;
+    Ok(Some(Email {
+        email_id: EmailId::from_uuid(id).map_err(broken)?,
+        user_email_address: row.try_get("e_user_email_address").map_err(broken)?,
+        order_id: OrderId::from_uuid(order).map_err(broken)?,
+        invoice_id: invoice.map(InvoiceId::from_uuid).transpose().map_err(broken)?,
+        kind: row.try_get::<&str, _>("e_kind").map_err(broken)?.parse()?,
+        sequence: row.try_get("e_sequence").map_err(broken)?,
+        delivery: Delivery {
+            status: row.try_get::<&str, _>("e_status").map_err(broken)?.parse()?,
+            attempts: row.try_get("e_attempts").map_err(broken)?,
+            provider_reference: row.try_get("e_provider_reference").map_err(broken)?,
+            last_error: row.try_get("e_last_error").map_err(broken)?,
+            sent_at: row.try_get("e_sent_at").map_err(broken)?,
+            version: row.try_get("e_version").map_err(broken)?,
+            created_at: row.try_get("e_created_at").map_err(broken)?,
+            updated_at: row.try_get("e_updated_at").map_err(broken)?,
+        },
+    }))
+}
 
-    /// Records how the sending ended and gives the lease back.
-    pub async fn record_outcome(&self, lease: &Lease, outcome: SendOutcome) -> Result<(), StoreError> {
-        let _ = (lease, outcome);
-        unimplemented!()
-    }
-
-    /// Turns `sending` rows whose lease ended longer ago than `grace` into `unknown`, and tells how many.
-    pub async fn settle_lost_sendings(&self, shard: Ordinal, grace: Duration, limit: u16) -> Result<u64, StoreError> {
-        let _ = (shard, grace, limit);
-        unimplemented!()
-    }
-
-    /// Notifications that have been queued and untouched for longer than `age` and that no worker holds, oldest first:
-    /// their event was lost, or nobody consumes.
-    pub async fn overdue_notifications(
-        &self,
-        shard: Ordinal,
-        age: Duration,
-        limit: u16,
-    ) -> Result<Vec<Notification>, StoreError> {
-        let _ = (shard, age, limit);
-        unimplemented!()
-    }
+/// Reads the columns of [`sms_columns!`]; `None` where the row was not there.
+pub(crate) fn sms_from(row: &PgRow) -> Result<Option<Sms>, String> {
+    let Some(id) = row.try_get::<Option<Uuid>, _>("s_sms_id").map_err(broken)? else {
+        return Ok(None);
+    };
+    let order: Uuid = row.try_get("s_order_id").map_err(broken)?;
+    Ok(Some(Sms {
+        sms_id: SmsId::from_uuid(id).map_err(broken)?,
+        mobile_number: row.try_get("s_mobile_number").map_err(broken)?,
+        order_id: OrderId::from_uuid(order).map_err(broken)?,
+        kind: row.try_get::<&str, _>("s_kind").map_err(broken)?.parse()?,
+        sequence: row.try_get("s_sequence").map_err(broken)?,
+        delivery: Delivery {
+            status: row.try_get::<&str, _>("s_status").map_err(broken)?.parse()?,
+            attempts: row.try_get("s_attempts").map_err(broken)?,
+            provider_reference: row.try_get("s_provider_reference").map_err(broken)?,
+            last_error: row.try_get("s_last_error").map_err(broken)?,
+            sent_at: row.try_get("s_sent_at").map_err(broken)?,
+            version: row.try_get("s_version").map_err(broken)?,
+            created_at: row.try_get("s_created_at").map_err(broken)?,
+            updated_at: row.try_get("s_updated_at").map_err(broken)?,
+        },
+    }))
 }

@@ -1,16 +1,20 @@
 //! Orders and their states.
 
+mod change;
+mod place;
+mod read;
+
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use row_id::{OrderId, UserId};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 
 use crate::currency::CurrencyCode;
-use crate::error::StoreError;
-use crate::idempotency::{IdempotencyKey, StoredResponse, Written};
-use crate::reading::{Answer, ReadAt};
-use crate::store::Store;
+
+pub(crate) use change::lock_order;
 
 /// created -> processed, created -> cancelled; the last two are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,63 +102,48 @@ pub struct OrderPage {
     pub next: Option<OrderId>,
 }
 
-impl Store {
-    /// Places an order: the order, its event and the key row in one transaction on the user's shard.
-    pub async fn create_order(
-        &self,
-        key: IdempotencyKey,
-        new: NewOrder,
-        render: impl Fn(&Order) -> StoredResponse + Send + Sync + 'static,
-    ) -> Result<Written, StoreError> {
-        let _ = (key, new, render);
-        unimplemented!()
-    }
+/// The columns of an order, aliased `o`, in every statement that reads one.
+macro_rules! order_columns {
+    () => {
+        "o.order_id AS o_order_id, o.user_id AS o_user_id, o.status AS o_status, o.currency AS o_currency, \
+         o.total_minor AS o_total_minor, o.order_details AS o_order_details, o.event_seq AS o_event_seq, \
+         o.version AS o_version, o.created_at AS o_created_at, o.updated_at AS o_updated_at"
+    };
+}
+pub(crate) use order_columns;
 
-    /// Places many orders, grouped by shard, each under its own key; one failure is never another's.
-    /// Answers stand in the order of `items`.
-    pub async fn create_orders(
-        &self,
-        items: Vec<(IdempotencyKey, NewOrder)>,
-        render: impl Fn(&Order) -> StoredResponse + Send + Sync + 'static,
-    ) -> Vec<Result<Written, StoreError>> {
-        let _ = (items, render);
-        unimplemented!()
-    }
+/// Reads the columns of [`order_columns!`]; `None` where the row was not there.
+pub(crate) fn order_from(row: &PgRow) -> Result<Option<Order>, String> {
+    let broken = |error: sqlx::Error| error.to_string();
+    let Some(id) = row.try_get::<Option<uuid::Uuid>, _>("o_order_id").map_err(broken)? else {
+        return Ok(None);
+    };
+    let user: uuid::Uuid = row.try_get("o_user_id").map_err(broken)?;
+    Ok(Some(Order {
+        order_id: OrderId::from_uuid(id).map_err(|error| error.to_string())?,
+        user_id: UserId::from_uuid(user).map_err(|error| error.to_string())?,
+        status: row.try_get::<&str, _>("o_status").map_err(broken)?.parse()?,
+        currency: row
+            .try_get::<&str, _>("o_currency")
+            .map_err(broken)?
+            .parse()
+            .map_err(|_| "a currency".to_owned())?,
+        total_minor: row.try_get("o_total_minor").map_err(broken)?,
+        order_details: row.try_get("o_order_details").map_err(broken)?,
+        event_seq: row.try_get("o_event_seq").map_err(broken)?,
+        version: row.try_get("o_version").map_err(broken)?,
+        created_at: row.try_get("o_created_at").map_err(broken)?,
+        updated_at: row.try_get("o_updated_at").map_err(broken)?,
+    }))
+}
 
-    /// Reads one order.
-    pub async fn get_order(&self, id: OrderId, at: &ReadAt) -> Result<Answer<Option<Order>>, StoreError> {
-        let _ = (id, at);
-        unimplemented!()
-    }
+/// Now, as precise as the database keeps it: what is rendered before it is stored reads the same afterwards.
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
 
-    /// Reads many orders, grouped by shard; one failure is never another's. Answers stand in the order of `ids`.
-    pub async fn get_orders(&self, ids: &[OrderId], at: &ReadAt) -> Vec<Result<Answer<Option<Order>>, StoreError>> {
-        let _ = (ids, at);
-        unimplemented!()
-    }
-
-    /// A user's orders, newest first: one range scan of the primary key. `before` is the last id of the page before.
-    pub async fn list_orders(
-        &self,
-        user: UserId,
-        before: Option<OrderId>,
-        limit: u16,
-        at: &ReadAt,
-    ) -> Result<Answer<OrderPage>, StoreError> {
-        let _ = (user, before, limit, at);
-        unimplemented!()
-    }
-
-    /// Moves an order to `processed` or `cancelled`, writes its event and the key row. `expected` is If-Match.
-    pub async fn set_order_status(
-        &self,
-        key: IdempotencyKey,
-        id: OrderId,
-        to: OrderStatus,
-        expected: Option<i64>,
-        render: impl Fn(&Order) -> StoredResponse + Send + Sync + 'static,
-    ) -> Result<Written, StoreError> {
-        let _ = (key, id, to, expected, render);
-        unimplemented!()
-    }
+/// The time of a change to a row last changed at `before`: clocks of two programs may differ, a row's times must not
+/// run backwards.
+pub(crate) fn now_after(before: DateTime<Utc>) -> DateTime<Utc> {
+    now().max(before)
 }

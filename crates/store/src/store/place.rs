@@ -1,0 +1,167 @@
+//! Which shard has a position, by the ring and by what redirects taught since.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ring::{Epoch, Generation, Ordinal, Range, Ring};
+use row_id::Position;
+use tokio::sync::watch;
+
+use super::fault::Redirect;
+
+/// What is remembered of redirects; a newer ring makes all of it obsolete.
+const REMEMBERED: usize = 256;
+
+/// The ring in use, and redirects learned under it.
+pub(crate) struct Places {
+    ring: watch::Receiver<Arc<Ring>>,
+    learned: ArcSwap<Learned>,
+}
+
+#[derive(Default, Clone)]
+struct Learned {
+    epoch: Option<Epoch>,
+    moves: Vec<(Range, Generation, Ordinal)>,
+}
+
+impl Places {
+    pub(crate) fn new(ring: watch::Receiver<Arc<Ring>>) -> Self {
+        Self {
+            ring,
+            learned: ArcSwap::default(),
+        }
+    }
+
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.ring.borrow())
+    }
+
+    /// A receiver that sees each ring to come.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Ring>> {
+        self.ring.clone()
+    }
+
+    /// The shard to ask about a position.
+    pub(crate) fn locate(&self, position: Position) -> Ordinal {
+        let ring = self.ring.borrow();
+        let learned = self.learned.load();
+        if learned.epoch == Some(ring.epoch())
+            && let Some((.., target)) = learned.moves.iter().find(|(range, ..)| range.contains(position))
+        {
+            return *target;
+        }
+        ring.locate(position).ordinal
+    }
+
+    /// Remembers a redirect until the next ring; of two for one range, the higher generation.
+    pub(crate) fn learn(&self, redirect: &Redirect) {
+        let (Some((range, generation)), Some(target)) = (redirect.range, redirect.target) else {
+            return;
+        };
+        let epoch = self.ring.borrow().epoch();
+        self.learned.rcu(|learned| {
+            let mut next = if learned.epoch == Some(epoch) {
+                Learned::clone(learned)
+            } else {
+                Learned::default()
+            };
+            next.epoch = Some(epoch);
+            let overlaps = |known: &Range| known.lo < range.hi && range.lo < known.hi;
+            if next
+                .moves
+                .iter()
+                .any(|(known, newer, _)| overlaps(known) && *newer > generation)
+            {
+                return next;
+            }
+            next.moves.retain(|(known, ..)| !overlaps(known));
+            next.moves.push((range, generation, target));
+            if next.moves.len() > REMEMBERED {
+                next.moves.remove(0);
+            }
+            next
+        });
+    }
+
+    /// Forgets what was learned about a position: a redirect led to a shard that knows nothing of it.
+    pub(crate) fn forget(&self, position: Position) {
+        self.learned.rcu(|learned| {
+            let mut next = Learned::clone(learned);
+            next.moves.retain(|(range, ..)| !range.contains(position));
+            next
+        });
+    }
+}
+
+/// One caller's way to a position: where it stands and how far redirects took it.
+#[derive(Default)]
+pub(crate) struct Way {
+    /// The highest generation followed. A redirect that is not newer leads back, so it is waited out instead: between a
+    /// move's commit point and its activation source and target name each other.
+    followed: Option<(Generation, Ordinal)>,
+}
+
+/// What to do about a redirect.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Go there at once.
+    Go(Ordinal),
+    /// Stay and try again in some milliseconds.
+    Stay,
+    /// Nobody knows: look at the ring again, after a short while.
+    AskTheRing,
+}
+
+impl Way {
+    /// Where redirects led, if they did.
+    pub(crate) fn shard(&self) -> Option<Ordinal> {
+        self.followed.map(|(_, shard)| shard)
+    }
+
+    pub(crate) fn redirected(&mut self, redirect: &Redirect) -> Turn {
+        let (Some((_, generation)), Some(target)) = (redirect.range, redirect.target) else {
+            self.followed = None;
+            return Turn::AskTheRing;
+        };
+        if self.followed.is_some_and(|(followed, _)| followed >= generation) {
+            return Turn::Stay;
+        }
+        self.followed = Some((generation, target));
+        Turn::Go(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redirect(generation: i64, target: u16) -> Redirect {
+        Redirect {
+            range: Some((Range { lo: 0, hi: 10 }, Generation(generation))),
+            target: Some(Ordinal(target)),
+            hosts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_higher_generation_wins_and_a_lower_one_never_leads_back() {
+        let mut way = Way::default();
+        assert_eq!(way.redirected(&redirect(3, 1)), Turn::Go(Ordinal(1)));
+        assert_eq!(
+            way.redirected(&redirect(3, 0)),
+            Turn::Stay,
+            "the target is not activated yet and names the source"
+        );
+        assert_eq!(way.redirected(&redirect(2, 5)), Turn::Stay);
+        assert_eq!(way.shard(), Some(Ordinal(1)));
+        assert_eq!(way.redirected(&redirect(4, 2)), Turn::Go(Ordinal(2)));
+    }
+
+    #[test]
+    fn a_shard_that_knows_nothing_sends_back_to_the_ring() {
+        let mut way = Way::default();
+        way.redirected(&redirect(3, 1));
+        assert_eq!(way.redirected(&Redirect::default()), Turn::AskTheRing);
+        assert_eq!(way.shard(), None);
+    }
+}

@@ -1,0 +1,327 @@
+//! Transactions on the master that owns a position.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring::{Generation, Ordinal};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::Inner;
+use super::commit::{Position, commit};
+use super::fault::{Fault, Redirect, Refusal};
+use super::monitor::{Member, Shard};
+use super::place::{Turn, Way};
+use super::pool::{AcquireError, Lease, RETRY_PAUSE};
+use super::query::RangeHere;
+use crate::error::StoreError;
+use crate::token::ReadToken;
+
+/// What a caller is told to wait when a shard could not serve it.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a rollback may take before the connection is closed instead.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
+
+/// The body of a transaction. It may run more than once, so it changes nothing but the database, and its repetition
+/// after a commit of unknown outcome finds what the first run did (by its idempotency key or by its nature).
+pub(crate) trait Work: Send + Sync + 'static {
+    /// What it gives when it is committed.
+    type Output: Send + 'static;
+    /// For messages: "could not ...".
+    const OPERATION: &'static str;
+
+    fn run(&self, conn: &mut PgConnection) -> impl Future<Output = Result<Self::Output, Refusal>> + Send;
+}
+
+/// Where a transaction belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    /// To the owner of this id's position.
+    Key(Uuid),
+    /// To this shard, whatever it owns.
+    Shard(Ordinal),
+}
+
+/// A committed transaction.
+pub(crate) struct Committed<T> {
+    pub(crate) value: T,
+    pub(crate) token: ReadToken,
+}
+
+/// Why one try did not end in an answer.
+enum Setback {
+    Final(StoreError),
+    Redirected(Redirect),
+    Frozen,
+    Wait(String),
+    Unknown(String),
+}
+
+impl Inner {
+    /// Runs a transaction to its end in a task of its own: a caller that goes away must not end a session in COMMIT.
+    pub(crate) async fn write<W: Work>(
+        self: &Arc<Self>,
+        place: Place,
+        work: W,
+    ) -> Result<Committed<W::Output>, StoreError> {
+        let inner = Arc::clone(self);
+        match tokio::spawn(async move { inner.write_until_settled(place, &work).await }).await {
+            Ok(outcome) => outcome,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => Err(self.unavailable(
+                W::OPERATION,
+                self.shard_of(place),
+                "the program is ending",
+                Duration::ZERO,
+            )),
+        }
+    }
+
+    async fn write_until_settled<W: Work>(
+        self: Arc<Self>,
+        place: Place,
+        work: &W,
+    ) -> Result<Committed<W::Output>, StoreError> {
+        let began = Instant::now();
+        let deadline = began + self.config.write_deadline;
+        let mut way = Way::default();
+        let mut unknown = None;
+        let mut last = String::new();
+        loop {
+            let ordinal = way.shard().unwrap_or_else(|| self.shard_of(place));
+            let setback = match self.try_once(place, ordinal, work, deadline).await {
+                Ok(committed) => return Ok(committed),
+                Err(setback) => setback,
+            };
+            match setback {
+                Setback::Final(error) => return Err(error),
+                Setback::Redirected(redirect) => {
+                    last = "the position is not owned there".to_owned();
+                    self.follow(place, &mut way, &redirect).await;
+                }
+                Setback::Frozen => {
+                    last = "the range is frozen by a move".to_owned();
+                    jitter().await;
+                }
+                Setback::Wait(why) => {
+                    last = why;
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                // Doing it again settles it: the key row of the first run is there or it is not.
+                Setback::Unknown(why) => {
+                    tracing::warn!(shard = %ordinal, operation = W::OPERATION, why, "a commit's outcome is unknown; settling it");
+                    unknown = Some(why);
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(match unknown {
+                    Some(why) => StoreError::OutcomeUnknown {
+                        operation: W::OPERATION,
+                        shard: ordinal,
+                        why,
+                        retry_after: RETRY_AFTER,
+                    },
+                    None => self.unavailable(W::OPERATION, ordinal, &last, began.elapsed()),
+                });
+            }
+        }
+    }
+
+    /// Turns where a redirect points, or waits for the ring to tell more.
+    pub(super) async fn follow(&self, place: Place, way: &mut Way, redirect: &Redirect) {
+        let Place::Key(key) = place else { return jitter().await };
+        match way.redirected(redirect) {
+            Turn::Go(target) => {
+                self.places.learn(redirect);
+                self.shards.get_or_add(target, &redirect.hosts);
+            }
+            Turn::Stay => jitter().await,
+            Turn::AskTheRing => {
+                self.places.forget(row_position(key));
+                let mut ring = self.places.watch();
+                ring.mark_unchanged();
+                let _ = tokio::time::timeout(RETRY_PAUSE, ring.changed()).await;
+            }
+        }
+    }
+
+    async fn try_once<W: Work>(
+        &self,
+        place: Place,
+        ordinal: Ordinal,
+        work: &W,
+        deadline: Instant,
+    ) -> Result<Committed<W::Output>, Setback> {
+        let shard = self.shard(ordinal).map_err(Setback::Final)?;
+        let Some(member) = shard.master(deadline).await else {
+            return Err(Setback::Wait("it has no master that can be reached".to_owned()));
+        };
+        member.mark_used();
+        let mut lease = self.lease(&member, ordinal, W::OPERATION).await?;
+        let body = tokio::select! {
+            body = run_body(&mut lease.conn, work) => body,
+            // Before COMMIT a session may be left: its transaction ends with it.
+            () = shard.master_moves_from(&member.host) => return Err(Setback::Wait("its master changed".to_owned())),
+            () = tokio::time::sleep_until(deadline.into()) => {
+                member.nudge();
+                return Err(Setback::Wait("its master did not answer".to_owned()));
+            }
+        };
+        let value = match body {
+            Ok(value) => value,
+            Err(refusal) => return Err(self.give_up(refusal, lease, &member, &shard, W::OPERATION).await),
+        };
+        let position = end(lease, place, &shard, &member.host, deadline).await.map_err(|why| {
+            member.lost_a_connection();
+            shard.nudge_all();
+            Setback::Unknown(why)
+        })?;
+        let token = ReadToken {
+            shard: ordinal,
+            term: position.term,
+            lsn: position.lsn,
+            generation: Generation(position.generation),
+        };
+        Ok(Committed { value, token })
+    }
+
+    async fn lease(&self, member: &Arc<Member>, ordinal: Ordinal, operation: &'static str) -> Result<Lease, Setback> {
+        match member.writes.acquire().await {
+            Ok(lease) => Ok(lease),
+            // The caller waited its share for a connection already; a longer queue helps nobody.
+            Err(AcquireError::Full) => {
+                let why = "all connections to its master are busy";
+                Err(Setback::Final(self.unavailable(
+                    operation,
+                    ordinal,
+                    why,
+                    self.config.pool.acquire_timeout,
+                )))
+            }
+            Err(AcquireError::Dial(error)) => {
+                member.lost_a_connection();
+                Err(Setback::Wait(error.to_string()))
+            }
+        }
+    }
+
+    /// Rolls back, keeps the connection if it can be kept, and says how to go on.
+    async fn give_up(
+        &self,
+        refusal: Refusal,
+        lease: Lease,
+        member: &Member,
+        shard: &Shard,
+        operation: &'static str,
+    ) -> Setback {
+        let fault = match &refusal {
+            Refusal::Sql(error) => Fault::of(error),
+            _ => Fault::Refused,
+        };
+        if fault.keeps_connection() {
+            roll_back(lease).await;
+        }
+        if matches!(fault, Fault::Lost | Fault::NotMaster | Fault::Full) {
+            member.lost_a_connection();
+            shard.nudge_all();
+        }
+        match (refusal, fault) {
+            (Refusal::Shop(error), _) => Setback::Final(error),
+            (Refusal::NotHere(redirect), _) | (_, Fault::NotHere(redirect)) => Setback::Redirected(redirect),
+            (_, Fault::Frozen) => Setback::Frozen,
+            (Refusal::BadRow(why), _) => Setback::Final(StoreError::BadRow {
+                operation,
+                shard: shard.ordinal,
+                why,
+            }),
+            (Refusal::Again(why), _) => Setback::Wait(why.to_owned()),
+            (Refusal::Sql(source), Fault::Refused) => Setback::Final(StoreError::Database {
+                operation,
+                shard: shard.ordinal,
+                source,
+            }),
+            (Refusal::Sql(error), _) => Setback::Wait(error.to_string()),
+        }
+    }
+
+    pub(crate) fn unavailable(
+        &self,
+        operation: &'static str,
+        shard: Ordinal,
+        why: &str,
+        waited: Duration,
+    ) -> StoreError {
+        StoreError::Unavailable {
+            operation,
+            shard,
+            why: why.to_owned(),
+            waited,
+            retry_after: RETRY_AFTER,
+        }
+    }
+
+    fn shard_of(&self, place: Place) -> Ordinal {
+        match place {
+            Place::Key(key) => self.places.locate(row_position(key)),
+            Place::Shard(ordinal) => ordinal,
+        }
+    }
+}
+
+/// The ring position an id begins with.
+pub(crate) fn row_position(id: Uuid) -> row_id::Position {
+    row_id::Position::new((id.as_u128() >> 96) as u32)
+}
+
+async fn run_body<W: Work>(conn: &mut PgConnection, work: &W) -> Result<W::Output, Refusal> {
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+        .execute(&mut *conn)
+        .await?;
+    work.run(conn).await
+}
+
+async fn roll_back(mut lease: Lease) {
+    let rolled_back = sqlx::raw_sql("ROLLBACK").execute(&mut lease.conn);
+    if let Ok(Ok(_)) = tokio::time::timeout(ROLLBACK_LIMIT, rolled_back).await {
+        lease.give_back();
+    }
+}
+
+/// Commits. The session lives on in a task of its own until it answers, even when nobody waits for the answer any more:
+/// because the deadline passed, or because another member has become the master and this one may never answer.
+async fn end(mut lease: Lease, place: Place, shard: &Shard, host: &str, deadline: Instant) -> Result<Position, String> {
+    let key = match place {
+        Place::Key(key) => Some(key),
+        Place::Shard(_) => None,
+    };
+    let committing = tokio::spawn(async move {
+        let committed = commit(&mut lease.conn, key).await;
+        if committed.is_ok() {
+            lease.give_back();
+        }
+        committed
+    });
+    tokio::select! {
+        committed = committing => committed.unwrap_or_else(|ended| Err(format!("the commit's task ended: {ended}"))),
+        () = shard.master_moves_from(host) => Err("its master changed before it answered the commit".to_owned()),
+        () = tokio::time::sleep_until(deadline.into()) => Err("the commit was not answered in time".to_owned()),
+    }
+}
+
+/// 2 to 10 ms: a range is frozen for a few milliseconds, and its writers should not come back all at once.
+pub(super) async fn jitter() {
+    tokio::time::sleep(Duration::from_micros(rand::random_range(2_000..10_000))).await;
+}
+
+const RANGE_OF: &str = "SELECT state AS range_state, generation AS range_generation, lo AS range_lo, hi AS range_hi,
+    target AS range_target, target_hosts AS range_hosts FROM ringwright.range_of($1)";
+
+/// For a row that a transaction did not find: no write fence fires without a row, so its absence counts only where its
+/// range is.
+pub(crate) async fn absent(conn: &mut PgConnection, key: Uuid) -> Result<(), Refusal> {
+    let row = sqlx::query(RANGE_OF).bind(key).fetch_one(conn).await?;
+    match RangeHere::read(&row)?.elsewhere_for_writes() {
+        Some(redirect) => Err(Refusal::NotHere(redirect)),
+        None => Ok(()),
+    }
+}
