@@ -4,7 +4,7 @@ XTASK = cargo run --release --locked --package xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check e2e servers bench images manifests fresh ready
+.PHONY: help up down test check charts e2e servers bench images manifests fresh ready
 
 help: ## This list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: ready ## Everything that must hold: lints, unit, property and end-to-end t
 
 check: ready ## Formatting, lints and unit tests, for the time between two edits
 	@$(XTASK) check
+
+charts: ready ## The charts alone: lint, values, drift, and validation by a cluster left running
+	@$(XTASK) charts
 
 e2e: ready ## End-to-end tests alone, on a cluster left running; ONLY=name for some of them
 	@$(XTASK) e2e $(ONLY)

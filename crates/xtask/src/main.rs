@@ -55,6 +55,8 @@ enum Verb {
     Test,
     /// Formatting, lints and the tests that need no cluster.
     Check,
+    /// What is checked of the charts alone, on a cluster that is left running.
+    Charts,
     /// The end-to-end tests alone, on a cluster that is left running.
     E2e {
         /// Only tests whose names contain this.
@@ -84,6 +86,7 @@ fn main() -> Result<ExitCode> {
         Verb::Down { on } => up::down(&workspace, on),
         Verb::Test => test::everything(&workspace),
         Verb::Check => test::check(&workspace),
+        Verb::Charts => test::charts(&workspace),
         Verb::E2e { filter } => test::end_to_end(&workspace, filter.as_deref()),
         Verb::Servers => test::servers(&workspace),
         Verb::Bench => bench::bench(&workspace),

@@ -81,7 +81,9 @@ fn with_namespace(manifests: &str) -> Result<String> {
     for manifest in manifests.split_inclusive("\n---\n") {
         let kind = manifest.lines().find_map(|line| line.strip_prefix("kind: "));
         let has_one = manifest.lines().skip_while(|line| *line != "metadata:").skip(1);
-        let has_one = has_one.take_while(|line| line.starts_with(' ')).any(|line| line.starts_with("  namespace:"));
+        let has_one = has_one
+            .take_while(|line| line.starts_with(' '))
+            .any(|line| line.starts_with("  namespace:"));
         match kind {
             Some(kind) if !CLUSTER_SCOPED.contains(&kind) && !has_one => {
                 let Some((head, tail)) = manifest.split_once("\nmetadata:\n") else {
@@ -116,7 +118,11 @@ mod tests {
             ---\nkind: Role\nmetadata:\n  name: c\n  namespace: elsewhere\n\
             ---\nkind: Deployment\nmetadata:\n  name: d\nspec:\n  namespace: no\n";
         let placed = with_namespace(rendered).unwrap();
-        assert_eq!(placed.matches("  namespace: ringwright\n  name: ").count(), 2, "{placed}");
+        assert_eq!(
+            placed.matches("  namespace: ringwright\n  name: ").count(),
+            2,
+            "{placed}"
+        );
         assert!(placed.contains("kind: ClusterRole\nmetadata:\n  name: b"));
         assert_eq!(placed.replace("  namespace: ringwright\n", ""), rendered);
     }

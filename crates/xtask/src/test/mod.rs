@@ -9,7 +9,8 @@ mod suites;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use hermetic_cluster::{Instance, tools};
+use hermetic_cluster::Instance;
+use hermetic_cluster::tools::{self, Tools};
 
 use self::servers::Servers;
 use self::suites::Environment;
@@ -59,23 +60,10 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     let tools = run.stage("kubernetes tools", ready, |stage, _| {
         Ok(tools::build(&stage.progress())?)
     });
-    run.stage("helm lint", tools.as_ref(), |stage, tools| {
-        charts::lint(stage, workspace, tools)
-    });
-    run.stage("values schema", tools.as_ref(), |stage, tools| {
-        charts::refuse_bad_values(stage, workspace, tools)
-    });
-    run.stage("manifests drift", tools.as_ref(), |stage, tools| {
-        charts::drift(stage, workspace, tools)
-    });
     let place = run.stage("cluster", tools.as_ref(), |stage, tools| {
         start_afresh(stage, tools, &instance)
     });
-    run.stage(
-        "manifests validation",
-        tools.as_ref().zip(place.as_ref()),
-        |stage, (tools, place)| charts::validate(stage, workspace, tools, place),
-    );
+    chart_stages(&mut run, workspace, tools.as_ref(), place.as_ref());
     let supplied = run.stage(
         "import",
         place.as_ref().zip(images.as_ref()),
@@ -125,6 +113,34 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
     Ok(close(&run))
 }
 
+fn chart_stages(run: &mut Runner, workspace: &Workspace, tools: Option<&Tools>, place: Option<&Place>) {
+    run.stage("helm lint", tools, |stage, tools| charts::lint(stage, workspace, tools));
+    run.stage("values schema", tools, |stage, tools| {
+        charts::refuse_bad_values(stage, workspace, tools)
+    });
+    run.stage("manifests drift", tools, |stage, tools| {
+        charts::drift(stage, workspace, tools)
+    });
+    run.stage("manifests validation", tools.zip(place), |stage, (tools, place)| {
+        charts::validate(stage, workspace, tools, place)
+    });
+}
+
+/// What is checked of the charts alone, on the test cluster, which is left running.
+pub(crate) fn charts(workspace: &Workspace) -> Result<ExitCode> {
+    let mut run = Runner::new("charts", workspace)?;
+    let instance = instances::test()?;
+    let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
+    let tools = run.stage("kubernetes tools", ready, |stage, _| {
+        Ok(tools::build(&stage.progress())?)
+    });
+    let place = run.stage("cluster", tools.as_ref(), |stage, tools| {
+        Place::hermetic(stage, tools, &instance)
+    });
+    chart_stages(&mut run, workspace, tools.as_ref(), place.as_ref());
+    Ok(close(&run))
+}
+
 /// The end-to-end tests alone, those whose names contain `filter`, on the test cluster as it runs. It is left running:
 /// the next call begins where this one ended.
 pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
@@ -138,14 +154,22 @@ pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<
     let place = run.stage("cluster", ready, |stage, _| {
         Place::hermetic(stage, &tools::build(&stage.progress())?, &instance)
     });
-    let supplied = run.stage("import", place.as_ref().zip(images.as_ref()), |stage, (place, images)| {
-        place.supply(stage, images)?;
-        Ok(place)
-    });
-    run.stage("end-to-end tests", built.as_ref().zip(supplied), |stage, ((_, suites), place)| {
-        suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, filter);
-        Ok(())
-    });
+    let supplied = run.stage(
+        "import",
+        place.as_ref().zip(images.as_ref()),
+        |stage, (place, images)| {
+            place.supply(stage, images)?;
+            Ok(place)
+        },
+    );
+    run.stage(
+        "end-to-end tests",
+        built.as_ref().zip(supplied),
+        |stage, ((_, suites), place)| {
+            suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, filter);
+            Ok(())
+        },
+    );
     Ok(close(&run))
 }
 
@@ -174,7 +198,7 @@ pub(crate) fn servers(workspace: &Workspace) -> Result<ExitCode> {
 }
 
 /// A cluster without anything of an earlier, perhaps interrupted, run.
-fn start_afresh(stage: &Stage, tools: &tools::Tools, instance: &Instance) -> Result<Place> {
+fn start_afresh(stage: &Stage, tools: &Tools, instance: &Instance) -> Result<Place> {
     if instance.status()?.exists {
         stage.note("removing what an earlier run left behind");
         instance.stop(&stage.progress())?;

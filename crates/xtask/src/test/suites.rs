@@ -141,7 +141,8 @@ impl Suite {
         let mut command = Command::new("timeout");
         command
             .args(["--foreground", "--kill-after=10s", deadline])
-            .arg(&self.program).args(filter)
+            .arg(&self.program)
+            .args(filter)
             .current_dir(&self.folder);
         command.envs(environment).env("CARGO_MANIFEST_DIR", &self.folder);
         run(stage, &self.name, command);
