@@ -74,6 +74,8 @@ CREATE TABLE shop.emails (
 CREATE UNIQUE INDEX emails_event ON shop.emails (order_id, kind, sequence);
 CREATE INDEX emails_invoice_id ON shop.emails (invoice_id);
 CREATE INDEX emails_leased ON shop.emails (lease_until) WHERE lease_until IS NOT NULL;
+-- Those left queued, few at any time: a sweeper looks for them every few seconds.
+CREATE INDEX emails_queued ON shop.emails (updated_at) WHERE status = 'queued';
 
 CREATE TABLE shop.sms (
     sms_id              uuid PRIMARY KEY,
@@ -97,3 +99,4 @@ CREATE TABLE shop.sms (
 );
 CREATE UNIQUE INDEX sms_event ON shop.sms (order_id, kind, sequence);
 CREATE INDEX sms_leased ON shop.sms (lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX sms_queued ON shop.sms (updated_at) WHERE status = 'queued';
