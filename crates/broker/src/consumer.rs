@@ -1,7 +1,12 @@
 //! Consuming that survives the broker: a lost connection, a channel that ended in an error, a queue that moved or was
 //! deleted (the broker cancels the consumer then, and lapin only ends the stream).
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use lapin::{
@@ -79,7 +84,8 @@ pub struct Consumer {
     link: Arc<Link>,
     stop: CancellationToken,
     consuming: watch::Receiver<bool>,
-    task: JoinHandle<()>,
+    /// Taken by whoever stops it first.
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Consumer {
@@ -113,7 +119,7 @@ impl Consumer {
             link,
             stop,
             consuming,
-            task,
+            task: Mutex::new(Some(task)),
         }
     }
 
@@ -131,22 +137,31 @@ impl Consumer {
 
     /// Takes no further message, waits up to `grace` for those in hand, then closes the connection. What is left
     /// unsettled is delivered to another consumer.
-    pub async fn stop(mut self, grace: Duration) {
+    pub async fn stop(&self, grace: Duration) {
         self.stop.cancel();
-        if timeout(grace, &mut self.task).await.is_err() {
+        if let Some(mut task) = self.take_task()
+            && timeout(grace, &mut task).await.is_err()
+        {
+            let grace_s = grace.as_secs();
             warn!(
-                grace_s = grace.as_secs(),
-                "messages in hand took longer than the grace period, they will be redelivered"
+                grace_s,
+                "messages in hand took longer than the grace period, they will be delivered again"
             );
-            self.task.abort();
+            task.abort();
         }
         self.link.close().await;
+    }
+
+    fn take_task(&self) -> Option<JoinHandle<()>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = self.take_task() {
+            task.abort();
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod document;
 mod layout;
 mod money;
+mod stored;
 mod typeface;
 
 use chrono::Datelike;
@@ -23,6 +24,7 @@ pub use document::{Customer, InvoiceDocument, InvoiceLine, Seller};
 pub use iso_currency::Currency;
 use layout::{A4, Element, lay_out};
 pub use money::format_minor;
+pub use stored::{StoredError, stored};
 use typeface::Typefaces;
 
 /// Why a document cannot be printed.
