@@ -34,3 +34,9 @@ pub const APPLIED_HASH: &str = "ringwright.dev/applied-hash";
 /// Annotation on the cluster's system Secret: the highest ring epoch ever handed out, so that a ring published after the
 /// ConfigMap and the cluster were both lost is still newer than any a program may hold.
 pub const RING_EPOCH: &str = "ringwright.dev/ring-epoch";
+/// Annotation on the cluster's system Secret and ring: lasting id of the cluster's data (see
+/// [`OrderShardSpec::data_id`](crate::OrderShardSpec::data_id)).
+pub const DATA_ID: &str = "ringwright.dev/data-id";
+/// Annotation on the cluster's system Secret: the ordinals that share the keys (`0-2,5`), written before the first key
+/// is given to one of them. From then on a missing shard is one that was lost, not one that was never there.
+pub const ROSTER: &str = "ringwright.dev/shards";

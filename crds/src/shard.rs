@@ -49,6 +49,11 @@ pub struct OrderShardSpec {
     #[schemars(range(min = 0, max = 65535))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("a shard cannot change its ordinal"))]
     pub ordinal: i32,
+    /// Lasting id of the cluster's data. It is written into the database at first, and a volume with another one is
+    /// refused; a cluster created again under its name over kept volumes has the id of before.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("a shard cannot change the data it belongs to"))]
+    pub data_id: String,
     /// Its share of the keys in relation to the other shards.
     #[serde(default = "plain_weight")]
     #[schemars(range(min = 1, max = 100))]
