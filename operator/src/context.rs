@@ -18,6 +18,12 @@ pub(crate) struct Context {
     recorder: Recorder,
 }
 
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Context {
     pub(crate) fn new(client: Client, config: Config, metrics: Metrics) -> Self {
         let reporter =
@@ -49,7 +55,7 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
-        self.publish(&about.object_ref(&()), EventType::Normal, reason, note.into()).await;
+        self.event(&about.object_ref(&()), EventType::Normal, reason, note.into()).await;
     }
 
     /// Tells something a person should look at.
@@ -57,11 +63,11 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
-        self.publish(&about.object_ref(&()), EventType::Warning, reason, note.into()).await;
+        self.event(&about.object_ref(&()), EventType::Warning, reason, note.into()).await;
     }
 
-    /// An event that cannot be written never fails the step it tells of.
-    async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, mut note: String) {
+    /// Writes an event. One that cannot be written never fails the step it tells of.
+    pub(crate) async fn event(&self, about: &ObjectReference, type_: EventType, reason: &str, mut note: String) {
         // The API server refuses notes of more than 1 kB.
         note.truncate(note.floor_char_boundary(1000));
         let event =

@@ -5,6 +5,7 @@ mod apply;
 mod conditions;
 mod config;
 mod context;
+mod finalizer;
 mod leader;
 mod metrics;
 mod order_cluster;

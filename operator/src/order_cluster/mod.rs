@@ -1,12 +1,241 @@
-//! The OrderCluster controller.
+//! The OrderCluster controller: one cluster into its shards, its credentials and its ring.
 
-use std::sync::Arc;
+mod apply;
+mod books;
+mod build;
+mod delete;
+mod memory;
+mod names;
+mod observe;
+mod plan;
+mod publish;
+mod record;
+mod ring_truth;
+mod roster;
+mod status;
+mod validate;
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crds::{OrderCluster, OrderShard, labels};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Resource, ResourceExt,
+    runtime::{
+        Controller,
+        controller::{Action, Config},
+        events::EventType,
+        reflector::ObjectRef,
+        watcher,
+    },
+};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
 
-use crate::context::Context;
+use self::{
+    books::{BookError, Books, Databases},
+    memory::Memory,
+    observe::Observed,
+    plan::plan,
+    publish::RingState,
+    status::Progress,
+    validate::Cluster,
+};
+use crate::{
+    apply::ApplyError,
+    conditions::made_by_operator,
+    context::Context,
+    finalizer, metrics,
+};
 
-/// Runs until `stop`.
-pub(crate) async fn run(_context: Arc<Context>, stop: CancellationToken) {
-    stop.cancelled().await;
+/// What the controller works with.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    context: Arc<Context>,
+    books: Box<dyn Books>,
+    memory: Memory,
 }
+
+/// Why a reconcile failed. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("could not read or write the cluster's objects")]
+    Api(#[from] kube::Error),
+    #[error("could not publish the ring in ConfigMap {name}")]
+    Publish {
+        name: String,
+        #[source]
+        source: kube::Error,
+    },
+    #[error("could not give a shard its first ranges")]
+    Claim(#[from] BookError),
+    #[error("could not give shard {shard} its first ranges: {why}")]
+    NoMaster { shard: String, why: String },
+    #[error("the shards form no ring")]
+    Ring(#[from] ring::RingError),
+}
+
+/// Runs the controller until `stop`, and finishes the reconciles that have begun.
+pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    let books = Box::new(Databases::new(context.client.clone()));
+    let operator = Arc::new(Operator { context: Arc::clone(&context), books, memory: Memory::default() });
+    let made = |component: &str| {
+        watcher::Config::default()
+            .labels(&format!("{},{}={component}", made_by_operator(), labels::COMPONENT))
+    };
+    // Several children that change at once are one reconcile.
+    let config = Config::default().debounce(Duration::from_millis(100)).concurrency(8);
+    Controller::new(context.watched::<OrderCluster>(), watcher::Config::default())
+        .with_config(config)
+        .watches(context.watched::<OrderShard>(), watcher::Config::default(), |shard| {
+            cluster_named(&shard, &shard.spec.cluster)
+        })
+        .watches(context.watched::<Secret>(), made(build::CREDENTIALS), |secret| cluster_of(&secret))
+        .watches(context.watched::<ConfigMap>(), made(build::RING), |map| cluster_of(&map))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, retry, operator)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                debug!(error = &error as &dyn std::error::Error, "reconcile failed");
+            }
+        })
+        .await;
+}
+
+/// The cluster an object without an owner belongs to, by its label.
+fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<OrderCluster>> {
+    cluster_named(object, object.labels().get(labels::CLUSTER)?)
+}
+
+fn cluster_named<K: Resource>(object: &K, cluster: &str) -> Option<ObjectRef<OrderCluster>> {
+    Some(ObjectRef::new(cluster).within(&object.namespace()?))
+}
+
+/// One cluster, brought one step nearer to what it asks for; the status tells how far, whatever happens.
+async fn reconcile(resource: Arc<OrderCluster>, operator: Arc<Operator>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let result = if resource.metadata.deletion_timestamp.is_some() {
+        delete::delete(&operator, &resource).await.map(|()| Action::await_change())
+    } else {
+        converge(&operator, &resource).await
+    };
+    operator.context.metrics.reconciled("OrderCluster", result.is_ok(), started.elapsed());
+    match &result {
+        Ok(_) => operator.memory.succeeded(&resource.uid().unwrap_or_default()),
+        Err(error) => status::failed(&operator, &resource, error).await,
+    }
+    result
+}
+
+/// Observe, decide, act, report.
+async fn converge(operator: &Operator, resource: &OrderCluster) -> Result<Action, Error> {
+    let api = operator.context.api::<OrderCluster>(&resource.namespace().unwrap_or_default());
+    if finalizer::ensure(&api, resource, labels::CLUSTER_FINALIZER).await? {
+        return Ok(Action::await_change());
+    }
+    let cluster = match Cluster::parse(resource) {
+        Ok(cluster) => cluster,
+        Err(why) => {
+            status::refuse(operator, resource, &why).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let observed = observe::observe(&operator.context, resource, &cluster).await?;
+    operator.warn_of_strangers(&cluster, &observed).await;
+    let plan = plan(&cluster, observed.known());
+
+    apply::secrets(operator, &cluster, &observed).await?;
+    let shards = apply::shards(operator, &cluster, &observed, &plan).await?;
+    let ring = publish::settle(operator, &cluster, &observed, &plan, &shards).await?;
+
+    let progress = Progress { plan, shards, ring };
+    status::report(operator, resource, &progress).await?;
+    operator.measure(&cluster, &progress);
+    Ok(progress.next())
+}
+
+impl Progress {
+    /// When to look again though no watch says so.
+    fn next(&self) -> Action {
+        match &self.ring {
+            // Somebody may change a shard's book by hand.
+            RingState::Current(_) => Action::requeue(Duration::from_secs(600)),
+            RingState::Soon(_, wait) => Action::requeue(*wait),
+            // A database that does not answer says nothing when it does again.
+            RingState::Unread { .. } if self.shards.values().all(plan::shard_is_ready) => {
+                Action::requeue(Duration::from_secs(5))
+            }
+            RingState::Unread { .. } | RingState::Broken { .. } => Action::requeue(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// After a failure: again, later each time.
+#[expect(clippy::needless_pass_by_value, reason = "the controller's interface")]
+fn retry(resource: Arc<OrderCluster>, error: &Error, operator: Arc<Operator>) -> Action {
+    let wait = operator.memory.failed(&resource.uid().unwrap_or_default());
+    warn!(
+        cluster = resource.name_any(),
+        namespace = resource.namespace(),
+        error = chain(error),
+        again_in_seconds = wait.as_secs(),
+        "could not reconcile"
+    );
+    Action::requeue(wait)
+}
+
+/// An error with what lies under it, for people.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(under) = source {
+        text = format!("{text}: {under}");
+        source = under.source();
+    }
+    text
+}
+
+impl Operator {
+    /// Tells a step on the cluster's resource.
+    async fn tell(&self, cluster: &Cluster, reason: &str, note: String) {
+        tracing::info!(cluster = cluster.name, namespace = cluster.namespace, reason, note);
+        self.context.event(&cluster.reference, EventType::Normal, reason, note).await;
+    }
+
+    /// Warns on the cluster's resource, once for each saying.
+    async fn warn_once(&self, cluster: &Cluster, reason: &str, note: String) {
+        if self.memory.first_time(&cluster.uid, &note) {
+            warn!(cluster = cluster.name, namespace = cluster.namespace, reason, note);
+            self.context.event(&cluster.reference, EventType::Warning, reason, note).await;
+        }
+    }
+
+    /// Whoever makes OrderShards by hand gets past the admission policy only where it is not installed.
+    async fn warn_of_strangers(&self, cluster: &Cluster, observed: &Observed) {
+        for stranger in &observed.foreign {
+            let note = format!("OrderShard {} was not made by the operator and is ignored", stranger.name_any());
+            self.warn_once(cluster, "ForeignShard", note).await;
+        }
+    }
+
+    fn measure(&self, cluster: &Cluster, progress: &Progress) {
+        let labels = metrics::Cluster::new(&cluster.namespace, &cluster.name);
+        let metrics = &self.context.metrics;
+        let ready = progress.shards.values().filter(|shard| plan::shard_is_ready(shard)).count();
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics.shards_wanted.get_or_create(&labels).set(cluster.shards.into());
+        metrics.shards_ready.get_or_create(&labels).set(number(ready));
+        if let Some(epoch) = progress.ring.epoch() {
+            metrics.ring_epoch.get_or_create(&labels).set(i64::try_from(epoch.get()).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod scenario_tests;

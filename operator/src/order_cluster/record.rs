@@ -1,0 +1,71 @@
+//! What the operator must never forget about a cluster, kept in several places so that losing one loses nothing.
+//!
+//! * the lasting id of its data: on the system Secret, the ring and each shard;
+//! * the highest epoch a ring ever had: on the system Secret, in the ring and in the status;
+//! * the ordinals that share the keys: on the system Secret and in the ring.
+
+use std::collections::BTreeMap;
+
+use crds::{OrderCluster, OrderShard, labels};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::ResourceExt;
+use ring::{Epoch, Ring};
+
+use super::roster::Roster;
+
+/// What is remembered of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Lasting id of the cluster's data.
+    pub(crate) data_id: String,
+    /// The highest epoch a ring may have been published with. `None`: there never was one.
+    pub(crate) epoch: Option<Epoch>,
+    /// The shards that own keys. `None`: nobody does yet.
+    pub(crate) roster: Option<Roster>,
+}
+
+/// Where a record is read from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sources<'a> {
+    pub(crate) cluster: &'a OrderCluster,
+    pub(crate) system_secret: Option<&'a Secret>,
+    pub(crate) ring_map: Option<&'a ConfigMap>,
+    /// The ring in `ring_map`, if it is intact.
+    pub(crate) ring: Option<&'a Ring>,
+    pub(crate) shards: &'a [OrderShard],
+}
+
+impl Record {
+    /// Puts the record together. A cluster without any past has its own uid as the id of its data.
+    pub(crate) fn recall(from: Sources<'_>) -> Self {
+        let on_secret = |key: &str| from.system_secret.and_then(|secret| secret.annotations().get(key));
+        let on_ring = |key: &str| from.ring_map.and_then(|map| map.annotations().get(key));
+        let uid = from.cluster.uid().unwrap_or_default();
+        let data_id = on_secret(labels::DATA_ID)
+            .or_else(|| on_ring(labels::DATA_ID))
+            .or_else(|| from.shards.iter().map(|shard| &shard.spec.data_id).next())
+            .unwrap_or(&uid);
+        let reported = from.cluster.status.as_ref().and_then(|status| status.ring_epoch);
+        let epochs = [
+            on_secret(labels::RING_EPOCH).and_then(|text| text.parse().ok()).map(Epoch),
+            from.ring.map(Ring::epoch),
+            reported.and_then(|epoch| u64::try_from(epoch).ok()).map(Epoch),
+        ];
+        let roster = on_secret(labels::ROSTER)
+            .and_then(|text| text.parse().ok())
+            .or_else(|| from.ring.map(|ring| ring.shards().iter().map(|shard| shard.ordinal.get()).collect()));
+        Self { data_id: data_id.clone(), epoch: epochs.into_iter().flatten().max(), roster }
+    }
+
+    /// As annotations of the system Secret.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        let mut annotations = BTreeMap::from([(labels::DATA_ID.to_owned(), self.data_id.clone())]);
+        if let Some(epoch) = self.epoch {
+            annotations.insert(labels::RING_EPOCH.to_owned(), epoch.to_string());
+        }
+        if let Some(roster) = &self.roster {
+            annotations.insert(labels::ROSTER.to_owned(), roster.to_string());
+        }
+        annotations
+    }
+}

@@ -1,0 +1,96 @@
+//! Who owns which keys, from what the shards' own books say. Pure.
+//!
+//! The books are the truth: a ring over data is never planned anew. Only when every shard has been read and none ever
+//! owned anything is there a first plan. It depends on the shards alone, so an operator that dies while giving the shards
+//! their first ranges is finished by the next one, which finds the same plan.
+
+use std::collections::BTreeMap;
+
+use ring::{Generation, Ordinal, Range, Tokens, Weight};
+use store::admin::{OwnedRange, RangeState};
+
+/// What is known of one shard.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardBook {
+    pub(crate) weight: Weight,
+    /// The rows of its `range_owners`, or why they could not be read.
+    pub(crate) rows: Result<Vec<OwnedRange>, String>,
+}
+
+/// What the books come to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Truth {
+    /// Every position has its owner.
+    Owned(Tokens),
+    /// Nobody owns anything yet, or the first ranges were given out in part: these are still to be given.
+    Founding {
+        tokens: Tokens,
+        claims: BTreeMap<Ordinal, Vec<Range>>,
+    },
+    /// Not every book could be read: why, for each of the others.
+    Unread(BTreeMap<Ordinal, String>),
+    /// The books contradict each other or leave a gap that nobody may fill.
+    Broken(String),
+}
+
+/// Reads the truth from the books of ALL shards of the cluster.
+pub(crate) fn truth(books: &BTreeMap<Ordinal, ShardBook>) -> Truth {
+    let mut read = BTreeMap::new();
+    let mut unread = BTreeMap::new();
+    for (ordinal, book) in books {
+        match &book.rows {
+            Ok(rows) => drop(read.insert(*ordinal, rows.as_slice())),
+            Err(why) => drop(unread.insert(*ordinal, why.clone())),
+        }
+    }
+    if !unread.is_empty() {
+        return Truth::Unread(unread);
+    }
+    let owned = read
+        .iter()
+        .flat_map(|(ordinal, rows)| rows.iter().filter(|row| row.is_here()).map(|row| (row.range, *ordinal)));
+    match Tokens::from_ranges(owned) {
+        Ok(tokens) => Truth::Owned(tokens),
+        Err(gap) => found(books, &read).unwrap_or_else(|why| Truth::Broken(format!("{gap}; {why}"))),
+    }
+}
+
+/// The first plan, if the books are those of a cluster that has been given none or only a part of it.
+fn found(
+    books: &BTreeMap<Ordinal, ShardBook>,
+    read: &BTreeMap<Ordinal, &[OwnedRange]>,
+) -> Result<Truth, String> {
+    let shards: Vec<(Ordinal, Weight)> = books.iter().map(|(ordinal, book)| (*ordinal, book.weight)).collect();
+    let tokens = ring::plan(None, &shards).map_err(|error| format!("no first ring can be planned: {error}"))?;
+    let mut claims: BTreeMap<Ordinal, Vec<Range>> = BTreeMap::new();
+    for (range, ordinal) in tokens.ranges() {
+        claims.entry(ordinal).or_default().push(range);
+    }
+    for (ordinal, rows) in read.iter().filter(|(_, rows)| !rows.is_empty()) {
+        let first = claims.remove(ordinal).unwrap_or_default();
+        if !is_exactly(rows, &first) {
+            return Err(format!(
+                "shard {ordinal} has owned other ranges than those of the first ring, so the gap is not an unfinished \
+                 beginning and nobody may fill it: bring back the shard or the volume that owned it"
+            ));
+        }
+    }
+    Ok(Truth::Founding { tokens, claims })
+}
+
+/// Whether a book holds just these ranges as they were first given.
+fn is_exactly(rows: &[OwnedRange], ranges: &[Range]) -> bool {
+    let mut have: Vec<Range> = rows
+        .iter()
+        .filter(|row| row.state == RangeState::Owned && row.generation == Generation(1))
+        .map(|row| row.range)
+        .collect();
+    have.sort_unstable();
+    let mut wanted = ranges.to_vec();
+    wanted.sort_unstable();
+    have.len() == rows.len() && have == wanted
+}
+
+#[cfg(test)]
+#[path = "ring_truth_tests.rs"]
+mod tests;

@@ -1,0 +1,261 @@
+//! What the status of a cluster says. Pure, but for writing it.
+
+use std::collections::BTreeMap;
+
+use crds::{DurabilityNow, OrderCluster, OrderClusterStatus, OrderShard, ShardFailover, labels};
+use kube::ResourceExt;
+
+use super::{
+    Error, Operator,
+    plan::{Plan, Step, shard_is_ready},
+    publish::RingState,
+    validate::InvalidCluster,
+};
+use crate::conditions::{self, Reason, Standing};
+
+/// Why a cluster is ready or not. These names are part of the API: alerts and scripts match them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClusterReason {
+    /// Ready: every shard is as asked and the ring is published.
+    AllShardsReady,
+    /// Reconciling: shards were just created.
+    CreatingShards,
+    /// Reconciling: a change is on its way through the shards, so many at a time.
+    RollingOut,
+    /// Reconciling: shards are not ready; the message names them.
+    ShardsNotReady,
+    /// Reconciling: the ring waits for shards that do not say what they own.
+    WaitingForRing,
+    /// Reconciling: something failed and is tried again.
+    Retrying,
+    /// Reconciling: the cluster is being deleted.
+    Deleting,
+    /// Stalled: the specification makes no sense; the message says what to change.
+    InvalidSpec,
+    /// Stalled: the number or the weights of shards that own keys were changed.
+    ScalingNotSupportedYet,
+    /// Stalled: a resource that is not the operator's has the name of a shard.
+    NameTaken,
+    /// Stalled: the shards contradict each other about who owns what, or one lost its data.
+    RingInconsistent,
+    /// Stalled: a shard is stalled; the message names it.
+    ShardStalled,
+}
+
+impl Reason for ClusterReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::AllShardsReady => "AllShardsReady",
+            Self::CreatingShards => "CreatingShards",
+            Self::RollingOut => "RollingOut",
+            Self::ShardsNotReady => "ShardsNotReady",
+            Self::WaitingForRing => "WaitingForRing",
+            Self::Retrying => "Retrying",
+            Self::Deleting => "Deleting",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::ScalingNotSupportedYet => "ScalingNotSupportedYet",
+            Self::NameTaken => "NameTaken",
+            Self::RingInconsistent => "RingInconsistent",
+            Self::ShardStalled => "ShardStalled",
+        }
+    }
+}
+
+/// How far a reconcile came.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) plan: Plan,
+    /// The shards after the plan was applied.
+    pub(crate) shards: BTreeMap<u16, OrderShard>,
+    pub(crate) ring: RingState,
+}
+
+/// Where the cluster stands. What somebody has to act on comes first.
+pub(crate) fn standing(progress: &Progress) -> Standing {
+    stalled(progress).or_else(|| underway(progress)).unwrap_or_else(|| {
+        let shards = progress.shards.len();
+        Standing::ready(ClusterReason::AllShardsReady, format!("{shards} of {shards} shards are ready"))
+    })
+}
+
+fn stalled(progress: &Progress) -> Option<Standing> {
+    if let RingState::Broken { why, .. } = &progress.ring {
+        return Some(Standing::stalled(ClusterReason::RingInconsistent, why));
+    }
+    let taken: Vec<String> = progress.plan.with_step(Step::Taken).map(|ordinal| ordinal.to_string()).collect();
+    if !taken.is_empty() {
+        let why = format!(
+            "the OrderShard with ordinal {} exists and is not this cluster's: delete it",
+            first_few(&taken)
+        );
+        return Some(Standing::stalled(ClusterReason::NameTaken, why));
+    }
+    if !progress.plan.refusals.is_empty() {
+        let all: Vec<String> = progress.plan.refusals.iter().map(ToString::to_string).collect();
+        return Some(Standing::stalled(ClusterReason::ScalingNotSupportedYet, all.join("; ")));
+    }
+    let stuck: Vec<String> = progress
+        .shards
+        .values()
+        .filter_map(|shard| {
+            let conditions = &shard.status.as_ref()?.conditions;
+            let stalled = conditions.iter().find(|c| c.type_ == "Stalled" && c.status == "True")?;
+            Some(format!("{}: {}", shard.name_any(), stalled.message))
+        })
+        .collect();
+    (!stuck.is_empty()).then(|| Standing::stalled(ClusterReason::ShardStalled, first_few(&stuck)))
+}
+
+fn underway(progress: &Progress) -> Option<Standing> {
+    let total = progress.plan.shards.len();
+    let unready: Vec<String> = progress
+        .plan
+        .shards
+        .keys()
+        .filter(|ordinal| !progress.shards.get(ordinal).is_some_and(shard_is_ready))
+        .map(|ordinal| format!("shard {ordinal}"))
+        .collect();
+    let count = |step: Step| progress.plan.with_step(step).count();
+    let (created, held, updated) = (count(Step::Create), count(Step::Hold), count(Step::Update));
+    let ready = format!("{} of {total} shards are ready", total - unready.len());
+    if created > 0 {
+        return Some(Standing::reconciling(ClusterReason::CreatingShards, ready));
+    }
+    if held > 0 || updated > 0 {
+        let why = format!("{ready}; {held} wait for their turn to be changed");
+        return Some(Standing::reconciling(ClusterReason::RollingOut, why));
+    }
+    if !unready.is_empty() {
+        let why = format!("{ready}; waiting for {}", first_few(&unready));
+        return Some(Standing::reconciling(ClusterReason::ShardsNotReady, why));
+    }
+    let waiting = |why: String| Some(Standing::reconciling(ClusterReason::WaitingForRing, why));
+    match &progress.ring {
+        RingState::Current(_) => None,
+        RingState::Soon(..) => waiting("the ring is published in a moment".to_owned()),
+        RingState::Unread { why, .. } => {
+            let all: Vec<String> = why.iter().map(|(ordinal, why)| format!("shard {ordinal}: {why}")).collect();
+            waiting(format!("the ring cannot be compared with what the shards own: {}", first_few(&all)))
+        }
+        RingState::Broken { why, .. } => waiting(why.clone()),
+    }
+}
+
+/// At most three, so that a message stays readable at a thousand shards.
+fn first_few(all: &[String]) -> String {
+    let shown = all[..all.len().min(3)].join(", ");
+    if all.len() > 3 { format!("{shown} and {} more", all.len() - 3) } else { shown }
+}
+
+/// The whole status.
+pub(crate) fn status(resource: &OrderCluster, progress: &Progress, standing: &Standing) -> OrderClusterStatus {
+    let before = resource.status.clone().unwrap_or_default();
+    let statuses = || progress.shards.values().filter_map(|shard| shard.status.as_ref());
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    OrderClusterStatus {
+        observed_generation: resource.metadata.generation,
+        conditions: standing.conditions(&before.conditions, resource.metadata.generation),
+        shards: count(progress.shards.len()),
+        ready_shards: count(progress.shards.values().filter(|shard| shard_is_ready(shard)).count()),
+        masters: count(statuses().filter(|status| status.master.is_some()).count()),
+        replicas: statuses().map(|status| status.replicas).sum(),
+        selector: Some(format!("{}={},{}", labels::CLUSTER, resource.name_any(), labels::ROLE)),
+        ring_epoch: progress
+            .ring
+            .epoch()
+            .and_then(|epoch| i64::try_from(epoch.get()).ok())
+            .max(before.ring_epoch),
+        durability: weakest(progress),
+        rebalance: before.rebalance,
+        last_failovers: failovers(&progress.shards),
+    }
+}
+
+/// Of the weakest shard; unknown while one does not say.
+fn weakest(progress: &Progress) -> Option<DurabilityNow> {
+    progress
+        .shards
+        .values()
+        .map(|shard| shard.status.as_ref().and_then(|s| s.durability).unwrap_or(DurabilityNow::Unknown))
+        .max()
+}
+
+fn failovers(shards: &BTreeMap<u16, OrderShard>) -> Vec<ShardFailover> {
+    shards
+        .values()
+        .filter_map(|shard| {
+            let last = shard.status.as_ref()?.last_failover.as_ref()?;
+            Some(ShardFailover {
+                shard: shard.name_any(),
+                at: last.at.clone(),
+                cause: last.cause.clone(),
+                milliseconds_without_writes: last.milliseconds_without_writes,
+            })
+        })
+        .collect()
+}
+
+/// The status of a cluster of which only the standing is known: the rest stays as it was.
+fn only_standing(resource: &OrderCluster, standing: &Standing) -> OrderClusterStatus {
+    let before = resource.status.clone().unwrap_or_default();
+    OrderClusterStatus {
+        observed_generation: resource.metadata.generation,
+        conditions: standing.conditions(&before.conditions, resource.metadata.generation),
+        ..before
+    }
+}
+
+/// Writes the status after a reconcile that came to its end.
+pub(crate) async fn report(operator: &Operator, resource: &OrderCluster, progress: &Progress) -> Result<(), Error> {
+    let standing = standing(progress);
+    write(operator, resource, status(resource, progress, &standing), &standing).await
+}
+
+/// Writes the status of a specification that makes no sense.
+pub(crate) async fn refuse(
+    operator: &Operator,
+    resource: &OrderCluster,
+    why: &InvalidCluster,
+) -> Result<(), Error> {
+    let standing = Standing::stalled(ClusterReason::InvalidSpec, why.to_string());
+    write(operator, resource, only_standing(resource, &standing), &standing).await
+}
+
+/// Writes the status while the cluster is deleted.
+pub(crate) async fn deleting(operator: &Operator, resource: &OrderCluster, message: String) -> Result<(), Error> {
+    let standing = Standing::reconciling(ClusterReason::Deleting, message);
+    write(operator, resource, only_standing(resource, &standing), &standing).await
+}
+
+/// Writes the status after a failure; that this fails too is no news.
+pub(crate) async fn failed(operator: &Operator, resource: &OrderCluster, error: &Error) {
+    let standing = Standing::reconciling(ClusterReason::Retrying, super::chain(error));
+    if let Err(error) = write(operator, resource, only_standing(resource, &standing), &standing).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "could not write the status");
+    }
+}
+
+/// Writes the status if it changed, and tells when the reason did.
+async fn write(
+    operator: &Operator,
+    resource: &OrderCluster,
+    status: OrderClusterStatus,
+    standing: &Standing,
+) -> Result<(), Error> {
+    let api = operator.context.api::<OrderCluster>(&resource.namespace().unwrap_or_default());
+    let before = resource.status.as_ref();
+    conditions::write_status(&api, &resource.name_any(), before, &status).await?;
+    let reason_before = before.and_then(|status| status.conditions.first()).map(|ready| ready.reason.as_str());
+    if reason_before != Some(standing.reason()) {
+        if standing.is_stalled() {
+            operator.context.warn(resource, standing.reason(), standing.message()).await;
+        } else if standing.is_ready() {
+            operator.context.tell(resource, standing.reason(), standing.message()).await;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
