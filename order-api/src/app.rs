@@ -1,16 +1,18 @@
 //! What every handler can reach.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::response::Response;
 use store::{Store, StoreError, Written};
+use telemetry::Readiness;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::auth::ApiKeys;
+use crate::invoices::details::Seller;
 use crate::metrics::Metrics;
 use crate::outbox::PublishNow;
 use crate::problem::{Problem, catalogue};
@@ -40,6 +42,8 @@ pub struct Inner {
     pub keys: Arc<ApiKeys>,
     /// The limits.
     pub settings: Settings,
+    /// Who sells, as new invoices have it.
+    pub seller: Arc<Seller>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Room for the requests worked on at once.
@@ -48,7 +52,9 @@ pub struct Inner {
     publish_now: PublishNow,
     /// Writes under way; also those whose client no longer waits.
     writes: TaskTracker,
-    draining: AtomicBool,
+    draining: CancellationToken,
+    /// Whether requests should be sent here.
+    pub readiness: Arc<Readiness>,
 }
 
 impl std::ops::Deref for App {
@@ -60,23 +66,32 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    /// Puts the service together.
+    /// Puts the service together; `draining` is cancelled when it is about to end.
     pub fn new(
         store: Store,
         keys: Arc<ApiKeys>,
         publish_now: PublishNow,
         metrics: Arc<Metrics>,
         settings: Settings,
+        seller: Seller,
+        draining: CancellationToken,
     ) -> Self {
+        // A ring was loaded, else there were no store. One shard that is down, or the broker, takes nothing from the
+        // others' users, so neither is a reason to be sent nothing.
+        let readiness = Arc::new(Readiness::default().until(draining.clone()));
+        let admission = Arc::new(Semaphore::new(settings.max_concurrent_requests));
+        let writes = TaskTracker::new();
         Self(Arc::new(Inner {
             store,
             keys,
             settings,
+            seller: Arc::new(seller),
             metrics,
-            admission: Arc::new(Semaphore::new(settings.max_concurrent_requests)),
+            admission,
             publish_now,
-            writes: TaskTracker::new(),
-            draining: AtomicBool::new(false),
+            writes,
+            draining,
+            readiness,
         }))
     }
 
@@ -125,13 +140,8 @@ impl App {
         self.writes.wait().await;
     }
 
-    /// From here on readiness fails and connections are closed after their answer.
-    pub fn start_draining(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    /// Whether the program is about to end.
+    /// Whether the program is about to end: readiness fails, and connections are closed after their answer.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
     }
 }

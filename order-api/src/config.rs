@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use store::config::PgSslMode;
 use store::{ReadRace, StoreConfig};
+use telemetry::LogFormat;
 
 use crate::app::Settings;
+use crate::invoices::details::Seller;
 use crate::request::BodyLimits;
 
 /// The order API of Ringwright: users, orders and invoices on the shard that owns them.
@@ -21,8 +23,8 @@ pub struct Config {
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "ORDER_API_TELEMETRY_LISTEN", default_value = "0.0.0.0:9000")]
     pub telemetry_listen: SocketAddr,
-    /// Form of the log.
-    #[arg(long, env = "ORDER_API_LOG_FORMAT", default_value = "json", value_enum)]
+    /// Form of the log: json or text.
+    #[arg(long, env = "ORDER_API_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
     /// What is logged: a level or a filter such as `info,order_api=debug`.
     #[arg(long, env = "ORDER_API_LOG_LEVEL", default_value = "info")]
@@ -64,6 +66,16 @@ pub struct Config {
     #[arg(long, env = "ORDER_API_API_KEYS_DIR", default_value = "/etc/ringwright/api-keys")]
     pub api_keys_dir: PathBuf,
 
+    /// Who sells: the name on the invoices.
+    #[arg(long, env = "ORDER_API_SELLER_NAME", default_value = "Ringwright")]
+    pub seller_name: String,
+    /// The seller's postal address on the invoices, its lines separated by semicolons.
+    #[arg(long, env = "ORDER_API_SELLER_ADDRESS", value_delimiter = ';')]
+    pub seller_address: Vec<String>,
+    /// The seller's number at the tax office, on the invoices.
+    #[arg(long, env = "ORDER_API_SELLER_TAX_ID")]
+    pub seller_tax_id: Option<String>,
+
     /// Largest request body in bytes.
     #[arg(long, env = "ORDER_API_MAX_BODY_BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_body_bytes: u32,
@@ -87,15 +99,6 @@ pub struct Config {
     pub shutdown_deadline: Duration,
 }
 
-/// Form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
 /// How reads pick between master and replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Reads {
@@ -113,6 +116,11 @@ impl Config {
             request_timeout: self.request_timeout,
             max_concurrent_requests: self.max_concurrent_requests as usize,
         }
+    }
+
+    /// Who sells, as new invoices have it.
+    pub fn seller(&self) -> Seller {
+        Seller { name: self.seller_name.clone(), address: self.seller_address.clone(), tax_id: self.seller_tax_id.clone() }
     }
 
     /// The store's part.

@@ -1,5 +1,6 @@
 //! `GET /livez` and `GET /readyz`.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -13,15 +14,13 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Whether requests should be sent here. A ring was loaded, else nothing would listen; one shard that is down, or the
-/// broker, takes nothing from the others' users, so neither matters here.
+/// Whether requests should be sent here.
 #[utoipa::path(get, path = "/readyz", tag = "meta", security(()),
     responses(
-        (status = 200, description = "It takes requests", body = String, content_type = "text/plain"),
-        (status = 503, description = "It is about to end", body = String, content_type = "text/plain")))]
+        (status = 200, description = "It takes requests", body = serde_json::Value),
+        (status = 503, description = "It is about to end", body = serde_json::Value)))]
 pub async fn readyz(State(app): State<App>) -> Response {
-    if app.is_draining() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
-    }
-    "ok\n".into_response()
+    let report = app.readiness.report().await;
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
 }

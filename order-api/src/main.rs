@@ -1,3 +1,32 @@
-//! To be written.
+//! The order API's program: configuration, ring, service.
 
-fn main() {}
+use anyhow::Context;
+use clap::Parser;
+use order_api::config::Config;
+use order_api::service;
+use ring_source::{RingSource, RingSourceConfig};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    telemetry::init(config.log_format, &config.log_level).context("starting the log")?;
+    let shutdown = telemetry::shutdown_on_signal()?;
+    let Some(ring) = shutdown.run_until_cancelled(ring_source(&config)).await else {
+        return Ok(());
+    };
+    service::run(&config, &ring?, shutdown).await.context("the order API ended")
+}
+
+async fn ring_source(config: &Config) -> anyhow::Result<RingSource> {
+    let client = match &config.ring_configmap {
+        Some(_) => Some(kube::Client::try_default().await.context("finding the Kubernetes API, to watch the ring")?),
+        None => None,
+    };
+    let source = RingSourceConfig {
+        directory: Some(config.ring_dir.clone()),
+        config_map: config.ring_configmap.clone(),
+        client,
+        first_ring_within: config.ring_timeout,
+    };
+    RingSource::start(source).await.context("reading the ring")
+}

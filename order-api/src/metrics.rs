@@ -1,5 +1,6 @@
 //! What the service counts. Labels are bounded: route templates, methods, statuses, slugs, shards; never an id.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,11 +9,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use std::sync::atomic::AtomicU64;
-
-/// Upper bounds of the latency histogram in seconds: fine where answers should be, coarse up to the request timeout.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 3.0, 10.0];
 
 /// One route and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +79,8 @@ pub struct Metrics {
     pub outbox_oldest: Family<ShardLabels, Gauge<f64, AtomicU64>>,
     /// Epoch of the ring in use.
     pub ring_epoch: Gauge,
+    /// Rings that were refused, for a wrong digest, format or epoch.
+    pub ring_refused: Gauge,
     /// What the janitors did.
     pub janitors: Family<JanitorLabels, Counter>,
     /// Open connections.
@@ -93,13 +91,14 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
-            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+            latency: Family::new_with_constructor(telemetry::latency_histogram),
             in_flight: Gauge::default(),
             problems: Family::default(),
             events: Family::default(),
             outbox_events: Family::default(),
             outbox_oldest: Family::default(),
             ring_epoch: Gauge::default(),
+            ring_refused: Gauge::default(),
             janitors: Family::default(),
             connections: Gauge::default(),
         }
@@ -128,6 +127,7 @@ impl Metrics {
             self.outbox_oldest.clone(),
         );
         registry.register("ring_epoch", "Epoch of the ring in use", self.ring_epoch.clone());
+        registry.register("ring_refused", "Rings refused since the start", self.ring_refused.clone());
         registry.register("janitor_rows", "Rows that the janitors settled or swept", self.janitors.clone());
         registry.register("connections", "Open connections of clients", self.connections.clone());
     }

@@ -109,7 +109,7 @@ impl RingView {
             }
         });
         Self {
-            epoch: ring.epoch().0,
+            epoch: ring.epoch().get(),
             shards: shards.collect(),
             ranges: with_ranges.then(|| {
                 let view = |&(range, owner): &(ring::Range, Ordinal)| {

@@ -7,7 +7,7 @@ use store::orders::Order;
 use store::users::User;
 use utoipa::ToSchema;
 
-use crate::orders::details::OrderDetails;
+use crate::orders::details::{OrderDetails, OrderLine};
 
 /// The layout of [`InvoiceDetails`]; the notifier reads it too.
 const FORMAT: u32 = 1;
@@ -32,6 +32,8 @@ pub struct InvoiceDetails {
     pub lines: Vec<InvoiceLine>,
     /// Who is billed.
     pub customer: Customer,
+    /// Who sells.
+    pub seller: Seller,
     /// The shop's own name for the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -72,13 +74,41 @@ pub struct Customer {
     pub time_zone: String,
 }
 
+/// Who sells.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct Seller {
+    /// Name of the shop or company.
+    pub name: String,
+    /// Lines of the postal address.
+    #[serde(default)]
+    pub address: Vec<String>,
+    /// Number by which the tax office knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub tax_id: Option<String>,
+}
+
+impl Customer {
+    fn of(user: &User) -> Self {
+        Self {
+            first_name: user.first_name.clone(),
+            last_name: user.last_name.clone(),
+            email_address: user.email_address.clone(),
+            locale: user.locale.clone(),
+            time_zone: user.time_zone.clone(),
+        }
+    }
+}
+
 impl InvoiceDetails {
     /// The details of the invoice of `order` for `user`.
-    ///
-    /// # Errors
-    /// When the stored order is not of the layout that this version reads.
-    pub fn new(order: &Order, user: &User) -> Result<Self, serde_json::Error> {
-        let OrderDetails { lines, reference, note } = OrderDetails::deserialize(&order.order_details)?;
+    pub fn new(order: &Order, user: &User, seller: &Seller) -> Self {
+        let OrderDetails { lines, reference, note } = OrderDetails::deserialize(&order.order_details)
+            .unwrap_or_else(|error| {
+                // Only an order that a later version has placed: one line then says what is certain, its total.
+                tracing::error!(%error, order = %order.order_id, "the order's details are not of a known layout");
+                in_one_line(order)
+            });
         let lines = lines.into_iter().map(|line| InvoiceLine {
             // Placed orders were checked: their amounts fit.
             amount_minor: line.amount_minor().unwrap_or(i64::MAX),
@@ -87,22 +117,27 @@ impl InvoiceDetails {
             quantity: line.quantity,
             unit_price_minor: line.unit_price_minor,
         });
-        Ok(Self {
+        Self {
             format: FORMAT,
             order_id: order.order_id,
             ordered_at: order.created_at,
             currency: order.currency.to_string(),
             total_minor: order.total_minor,
             lines: lines.collect(),
-            customer: Customer {
-                first_name: user.first_name.clone(),
-                last_name: user.last_name.clone(),
-                email_address: user.email_address.clone(),
-                locale: user.locale.clone(),
-                time_zone: user.time_zone.clone(),
-            },
+            customer: Customer::of(user),
+            seller: seller.clone(),
             reference,
             note,
-        })
+        }
     }
+}
+
+fn in_one_line(order: &Order) -> OrderDetails {
+    let line = OrderLine {
+        sku: order.order_id.to_string(),
+        description: "Order".to_owned(),
+        quantity: 1,
+        unit_price_minor: order.total_minor,
+    };
+    OrderDetails { lines: vec![line], reference: None, note: None }
 }

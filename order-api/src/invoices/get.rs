@@ -48,7 +48,7 @@ pub async fn get_invoice(
             let version = full.invoice.version;
             reply::read(&Answer { value: InvoiceView::from(&full.invoice), token }, Some(version))?
         }
-        Form::Pdf => pdf::reply(full, token).await?,
+        Form::Pdf => pdf::document(full, token).await?,
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)

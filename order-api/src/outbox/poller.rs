@@ -51,9 +51,10 @@ impl OutboxPoller {
 
     async fn publish_batch(&self, shard: Ordinal) -> Result<Batch, StoreError> {
         let events = self.store.take_events(shard, BATCH, HOLD).await?;
-        let results: Vec<_> = stream::iter(&events)
+        let taken = events.len();
+        let results: Vec<_> = stream::iter(events)
             .map(|event| async move {
-                (event.event_id, delivery::publish(&self.publisher, &self.metrics, "poller", event).await)
+                (event.event_id, delivery::publish(&self.publisher, &self.metrics, "poller", &event).await)
             })
             .buffer_unordered(IN_FLIGHT)
             .collect()
@@ -73,7 +74,7 @@ impl OutboxPoller {
             tracing::warn!(%shard, failed = failed.len(), "events could not be published; they stay in the outbox");
             self.store.release_events(&failed).await?;
         }
-        Ok(Batch { taken: events.len(), failed: failed.len() })
+        Ok(Batch { taken, failed: failed.len() })
     }
 }
 

@@ -1,0 +1,16 @@
+//! The API as its clients meet it: whole requests through the whole router. What needs shards runs against real ones,
+//! databases of the PostgreSQL that `RINGWRIGHT_TEST_POSTGRES` names.
+
+mod batches;
+mod description;
+mod idempotency;
+mod invoices;
+mod orders;
+mod outbox;
+mod reading;
+mod refusals;
+mod robustness;
+mod serving;
+mod shards;
+mod support;
+mod users;

@@ -1,0 +1,114 @@
+//! The server on a real socket: what is not even HTTP, and the end that loses nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use order_api::server::{ServerLimits, serve};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Api, settings};
+
+fn limits() -> ServerLimits {
+    ServerLimits {
+        max_connections: 64,
+        head_timeout: Duration::from_millis(300),
+        drain_deadline: Duration::from_secs(5),
+    }
+}
+
+async fn start(router: Router) -> (SocketAddr, CancellationToken, JoinHandle<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve(listener, router, limits(), Gauge::default(), stop.clone()));
+    (address, stop, serving)
+}
+
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may answer and close before all is written.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_or_dropped_and_never_a_fault_of_ours() {
+    let (address, stop, serving) = start(Api::without_shards(settings()).router).await;
+    let long = [b"GET /".as_slice(), &[b'a'; 100_000], b" HTTP/1.1\r\n\r\n"].concat();
+    let many = [b"GET / HTTP/1.1\r\n".as_slice(), &b"a: b\r\n".repeat(500), b"\r\n"].concat();
+    let requests: [&[u8]; 8] = [
+        b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n\r\n",
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/users/\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /v1/users HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/users HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        &long,
+        &many,
+    ];
+    for request in requests {
+        let answer = exchange(address, request).await;
+        let line = answer.lines().next().unwrap_or_default();
+        assert!(line.is_empty() || line.contains(" 4"), "{line:?} for {:?}", String::from_utf8_lossy(&request[..24]));
+    }
+    stop.cancel();
+    assert!(serving.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_is_given_up() {
+    let (address, stop, serving) = start(Api::without_shards(settings()).router).await;
+    let started = tokio::time::Instant::now();
+    exchange(address, b"GET / HTTP/1.1\r\nhost: x\r\n").await;
+    assert!(started.elapsed() < Duration::from_secs(3), "closed by the server, after its time limit");
+    stop.cancel();
+    assert!(serving.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_although_the_server_stops() {
+    let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = get({
+        let (entered, leave) = (entered.clone(), leave.clone());
+        move || async move {
+            entered.notify_one();
+            leave.notified().await;
+            "done"
+        }
+    });
+    let (address, stop, serving) = start(Router::new().route("/", handler)).await;
+    let request = tokio::spawn(async move { exchange(address, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await });
+    entered.notified().await;
+    stop.cancel();
+    // No more connections are taken from here on; the request goes on.
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!serving.is_finished());
+    leave.notify_one();
+    let answer = request.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+    assert!(serving.await.unwrap());
+}
+
+#[tokio::test]
+async fn before_the_end_readiness_fails_first_while_requests_are_still_served() {
+    let api = Api::without_shards(settings());
+    api.get("/readyz").send().await.expect(200);
+    api.draining.cancel();
+    let reply = api.get("/readyz").send().await.expect(503);
+    assert!(reply.json()["failing"]["shutdown"].is_string());
+    api.get("/livez").send().await.expect(200);
+    let served = api.get("/problems").send().await.expect(200);
+    assert_eq!(served.header("connection"), "close");
+}
