@@ -48,14 +48,15 @@ struct Register {
 
 impl Register {
     /// The slot of the instance with that state directory: its own if it has one, else the wanted or the first free.
-    fn slot_for(&self, state: &Path, wanted: Option<u8>, gone: impl Fn(u8, &Path) -> bool) -> Option<u8> {
+    /// `in_use` says whether the machine has something running in a slot.
+    fn slot_for(&self, state: &Path, wanted: Option<u8>, in_use: impl Fn(u8) -> bool) -> Option<u8> {
         if let Some((slot, _)) = self.slots.iter().find(|(_, owner)| *owner == state) {
             return Some(*slot);
         }
-        let free = |slot: &u8| self.slots.get(slot).is_none_or(|owner| gone(*slot, owner));
         match wanted {
-            Some(slot) => Some(slot).filter(free),
-            None => (0..SLOTS).find(free),
+            Some(slot) => Some(slot).filter(|slot| !self.slots.contains_key(slot)),
+            // Whoever registered a slot may have lost its state and its network; without a network it is nobody's.
+            None => (0..SLOTS).find(|slot| !in_use(*slot) && self.slots.get(slot).is_none_or(|owner| !owner.exists())),
         }
     }
 }
@@ -64,8 +65,8 @@ impl Register {
 pub(crate) fn enter(state: &Path, wanted: Option<u8>) -> Result<AddressPlan> {
     let _lock = open()?;
     let mut register = read()?;
-    let gone = |slot, owner: &Path| !owner.exists() && !network::exists(AddressPlan::new(slot));
-    let Some(slot) = register.slot_for(state, wanted, gone) else {
+    let in_use = |slot| network::exists(AddressPlan::new(slot));
+    let Some(slot) = register.slot_for(state, wanted, in_use) else {
         let owners: Vec<_> = register
             .slots
             .iter()
@@ -202,21 +203,24 @@ mod tests {
 
     #[test]
     fn an_instance_keeps_its_slot() {
-        let register = register(&[(0, "/a"), (3, "/b")]);
-        assert_eq!(register.slot_for(Path::new("/b"), None, |_, _| false), Some(3));
+        let register = register(&[(0, "/"), (3, "/b")]);
+        assert_eq!(register.slot_for(Path::new("/b"), None, |_| true), Some(3));
     }
 
     #[test]
-    fn a_new_instance_gets_the_first_free_slot() {
-        let register = register(&[(0, "/a"), (1, "/b")]);
-        assert_eq!(register.slot_for(Path::new("/c"), None, |_, _| false), Some(2));
-        assert_eq!(register.slot_for(Path::new("/c"), None, |slot, _| slot == 1), Some(1));
+    fn a_new_instance_gets_the_first_slot_that_is_neither_registered_nor_in_use() {
+        let register = register(&[(0, "/"), (2, "/no such owner"), (3, "/no such owner")]);
+        let new = Path::new("/c");
+        assert_eq!(register.slot_for(new, None, |_| false), Some(1));
+        assert_eq!(register.slot_for(new, None, |slot| slot == 1), Some(2));
+        assert_eq!(register.slot_for(new, None, |slot| slot <= 2), Some(3));
+        assert_eq!(register.slot_for(new, None, |_| true), None);
     }
 
     #[test]
     fn state_made_for_one_slot_is_not_started_in_another() {
-        let register = register(&[(0, "/a")]);
-        assert_eq!(register.slot_for(Path::new("/c"), Some(0), |_, _| false), None);
-        assert_eq!(register.slot_for(Path::new("/c"), Some(5), |_, _| false), Some(5));
+        let register = register(&[(0, "/")]);
+        assert_eq!(register.slot_for(Path::new("/c"), Some(0), |_| false), None);
+        assert_eq!(register.slot_for(Path::new("/c"), Some(5), |_| true), Some(5));
     }
 }

@@ -83,7 +83,7 @@ impl Instance {
         prerequisites::check()?;
         let lock = self.lock()?;
         let tools = tools::build(progress)?;
-        let setting = self.enter(&tools)?;
+        let setting = self.enter(&tools, progress)?;
         make_credentials(&setting)?;
         files::make_directory(&setting.state.volumes())?;
         mounts::make_shared(&setting.state.volumes())?;
@@ -128,7 +128,8 @@ impl Instance {
     /// # Errors
     /// [`Error::Held`], or what could not be removed.
     pub fn stop(&self, progress: &Progress) -> Result<()> {
-        if !self.state.root().exists() && host::slot_of(self.state.root(), None)?.is_none() {
+        let traces = [self.state.root(), &self.state.lock()].iter().any(|path| path.exists());
+        if !traces && host::slot_of(self.state.root(), None)?.is_none() {
             progress.say(format_args!("nothing is there of {:?}", self.name));
             return Ok(());
         }
@@ -136,7 +137,7 @@ impl Instance {
             return Err(Error::Prerequisites("  - root, as for starting it".into()));
         }
         let lock = self.lock()?;
-        self.sweep()?;
+        self.sweep(progress)?;
         host::leave(self.state.root())?;
         lock.remove()?;
         progress.say(format_args!("removed {:?}", self.name));
@@ -191,10 +192,10 @@ impl Instance {
     }
 
     /// Takes a slot, and notes it before anything is made in it.
-    fn enter(&self, tools: &Tools) -> Result<Setting> {
+    fn enter(&self, tools: &Tools, progress: &Progress) -> Result<Setting> {
         let mut record = self.state.record()?;
         if record.is_none() {
-            self.sweep()?;
+            self.sweep(progress)?;
         }
         let plan = host::enter(self.state.root(), record.as_ref().map(|record| record.slot))?;
         let slot = plan.slot();
@@ -283,7 +284,7 @@ impl Instance {
     }
 
     /// Removes whatever is there of this instance, in the reverse order of its making.
-    fn sweep(&self) -> Result<()> {
+    fn sweep(&self, progress: &Progress) -> Result<()> {
         let noted = self.state.record().ok().flatten().map(|record| record.slot);
         let slot = host::slot_of(self.state.root(), noted)?;
         for node in NodeName::all() {
@@ -297,6 +298,23 @@ impl Instance {
             }
         }
         mounts::clear(self.state.root())?;
+        if !self.state.root().exists() {
+            return Ok(());
+        }
+        progress.say(format_args!(
+            "nothing of {:?} runs any more; removing its files",
+            self.name
+        ));
+        // The nodes' images are by far the most of it.
+        std::thread::scope(|scope| {
+            let removals: Vec<_> = NodeName::all()
+                .map(|node| scope.spawn(move || files::remove_tree(&self.state.node(node))))
+                .collect();
+            let died = || Error::Invalid("a thread that removed files died".into());
+            removals
+                .into_iter()
+                .try_for_each(|removal| removal.join().map_err(|_| died())?)
+        })?;
         files::remove_tree(self.state.root())
     }
 }

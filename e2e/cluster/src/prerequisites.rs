@@ -129,7 +129,7 @@ fn missing_packages() -> Vec<&'static str> {
             .iter()
             .all(|plugin| Path::new(directory).join(plugin).exists())
     };
-    let plugins = (!CNI_DIRECTORIES.iter().any(|directory| has_plugins(directory))).then_some(CNI_PACKAGE);
+    let plugins = (!CNI_DIRECTORIES.iter().any(has_plugins)).then_some(CNI_PACKAGE);
     let mut packages: Vec<_> = programs.chain(plugins).collect();
     packages.sort_unstable();
     packages.dedup();

@@ -29,18 +29,18 @@ macro_rules! sources {
 /// Every file below `go/`; a test compares the list with the directory.
 const SOURCES: &[(&str, &str)] = sources![
     "coredns/main.go",
+    "credentials/credentials.go",
     "go.mod",
     "go.sum",
     "helm/go.mod",
     "helm/go.sum",
-    "hermetickube/credentials.go",
     "hermetickube/main.go",
-    "hermetickube/pauseimage.go",
-    "hermetickube/supervise.go",
     "pause/main.go",
+    "pauseimage/pauseimage.go",
     "provisioner/grow.go",
     "provisioner/main.go",
     "provisioner/volumes.go",
+    "supervise/supervise.go",
 ];
 
 /// Where the built programs lie.

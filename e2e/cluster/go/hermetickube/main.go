@@ -24,6 +24,10 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+
+	"ringwright.dev/hermetic/credentials"
+	"ringwright.dev/hermetic/pauseimage"
+	"ringwright.dev/hermetic/supervise"
 )
 
 // components are Kubernetes' own programs, by the names they are known by.
@@ -37,9 +41,9 @@ var components = map[string]func() *cobra.Command{
 
 // helpers are ours.
 var helpers = map[string]func(arguments []string) error{
-	"supervise":   supervise,
-	"credentials": credentials,
-	"pause-image": pauseImage,
+	"supervise":   supervise.Run,
+	"credentials": credentials.Run,
+	"pause-image": pauseimage.Run,
 }
 
 func main() {

@@ -1,4 +1,5 @@
-package main
+// Package pauseimage makes the image that holds a pod's namespaces.
+package pauseimage
 
 import (
 	"archive/tar"
@@ -11,9 +12,9 @@ import (
 	"runtime"
 )
 
-// pauseImage writes an image archive (as `docker save` does) with one static program in it. Every pod needs this
+// Run writes an image archive (as `docker save` does) with one static program in it. Every pod needs this
 // image, so it must not depend on an image builder or a registry.
-func pauseImage(arguments []string) error {
+func Run(arguments []string) error {
 	if len(arguments) != 3 {
 		return errors.New("usage: pause-image PROGRAM IMAGE-NAME ARCHIVE")
 	}
@@ -46,7 +47,7 @@ func pauseImage(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(arguments[2], image)
+	return os.WriteFile(arguments[2], image, 0o644)
 }
 
 type file struct {

@@ -1,4 +1,5 @@
-package main
+// Package supervise keeps the programs of one machine running.
+package supervise
 
 import (
 	"crypto/tls"
@@ -24,7 +25,10 @@ const (
 	logLimit = 64 << 20
 )
 
-// machine is what supervise runs: the programs of one machine, and how that machine's own view of the file system
+// waitStatus is how a process ended.
+type waitStatus = syscall.WaitStatus
+
+// machine is what Run runs: the programs of one machine, and how that machine's own view of the file system
 // differs from the host's.
 type machine struct {
 	// Hostname is set when it is not empty; needs a uts namespace.
@@ -51,10 +55,10 @@ type component struct {
 	WaitFor string `json:"wait_for"`
 }
 
-// supervise is the first process of a pid namespace: it starts the programs that its specification lists, starts
+// Run is the first process of a pid namespace: it starts the programs that its specification lists, starts
 // those that end again, and reaps what containers leave behind. When it is killed, the kernel kills the whole
 // namespace with it; so nothing of a machine can outlive it, however it ends.
-func supervise(arguments []string) error {
+func Run(arguments []string) error {
 	if len(arguments) != 1 {
 		return errors.New("usage: supervise SPECIFICATION.json")
 	}
@@ -76,7 +80,7 @@ func supervise(arguments []string) error {
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	r := &reaper{waiting: map[int]chan<- syscall.WaitStatus{}}
+	r := &reaper{waiting: map[int]chan<- waitStatus{}}
 	for _, c := range m.Components {
 		go c.keepRunning(r)
 	}
@@ -170,7 +174,7 @@ func (c *component) await() {
 	}
 }
 
-func (c *component) runOnce(r *reaper) (syscall.WaitStatus, error) {
+func (c *component) runOnce(r *reaper) (waitStatus, error) {
 	program, err := exec.LookPath(c.Command[0])
 	if err != nil {
 		return 0, err
@@ -198,10 +202,10 @@ func (c *component) runOnce(r *reaper) (syscall.WaitStatus, error) {
 // reaper waits for all children, ours and those that were orphaned to us, and tells the starters of ours.
 type reaper struct {
 	sync.Mutex
-	waiting map[int]chan<- syscall.WaitStatus
+	waiting map[int]chan<- waitStatus
 }
 
-func (r *reaper) start(program string, command []string, attributes *os.ProcAttr) (<-chan syscall.WaitStatus, error) {
+func (r *reaper) start(program string, command []string, attributes *os.ProcAttr) (<-chan waitStatus, error) {
 	// Held until the child is entered, so that run cannot see its end before.
 	r.Lock()
 	defer r.Unlock()
@@ -209,7 +213,7 @@ func (r *reaper) start(program string, command []string, attributes *os.ProcAttr
 	if err != nil {
 		return nil, err
 	}
-	ended := make(chan syscall.WaitStatus, 1)
+	ended := make(chan waitStatus, 1)
 	r.waiting[process.Pid] = ended
 	return ended, process.Release()
 }

@@ -1,4 +1,5 @@
-package main
+// Package credentials makes the keys, certificates and kubeconfigs of a cluster.
+package credentials
 
 import (
 	"crypto/ecdsa"
@@ -23,8 +24,8 @@ import (
 
 const certificateLife = 10 * 365 * 24 * time.Hour
 
-// credentialsSpecification lists the keys, certificates and kubeconfigs of one cluster.
-type credentialsSpecification struct {
+// specification lists the keys, certificates and kubeconfigs of one cluster.
+type specification struct {
 	Directory    string        `json:"directory"`
 	Server       string        `json:"server"`
 	Cluster      string        `json:"cluster"`
@@ -42,9 +43,9 @@ type certificate struct {
 	Kubeconfig bool `json:"kubeconfig"`
 }
 
-// credentials makes what of them is missing. Each file appears whole or not at all, a certificate after its key, so
+// Run makes what of them is missing. Each file appears whole or not at all, a certificate after its key, so
 // that it may be killed at any point and run again.
-func credentials(arguments []string) error {
+func Run(arguments []string) error {
 	if len(arguments) != 1 {
 		return errors.New("usage: credentials SPECIFICATION.json")
 	}
@@ -52,28 +53,28 @@ func credentials(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	var specification credentialsSpecification
-	if err := json.Unmarshal(text, &specification); err != nil {
+	var wanted specification
+	if err := json.Unmarshal(text, &wanted); err != nil {
 		return fmt.Errorf("reading %s: %w", arguments[0], err)
 	}
-	if err := os.MkdirAll(specification.Directory, 0o700); err != nil {
+	if err := os.MkdirAll(wanted.Directory, 0o700); err != nil {
 		return err
 	}
-	authority, err := openAuthority(specification.Directory)
+	authority, err := openAuthority(wanted.Directory)
 	if err != nil {
 		return err
 	}
-	for _, name := range specification.SigningKeys {
+	for _, name := range wanted.SigningKeys {
 		if err := authority.signingKey(name); err != nil {
 			return fmt.Errorf("making signing key %s: %w", name, err)
 		}
 	}
-	for _, c := range specification.Certificates {
+	for _, c := range wanted.Certificates {
 		if err := authority.issue(c); err != nil {
 			return fmt.Errorf("issuing certificate %s: %w", c.Name, err)
 		}
 		if c.Kubeconfig {
-			if err := authority.kubeconfig(c.Name, specification.Cluster, specification.Server); err != nil {
+			if err := authority.kubeconfig(c.Name, wanted.Cluster, wanted.Server); err != nil {
 				return fmt.Errorf("writing the kubeconfig of %s: %w", c.Name, err)
 			}
 		}
@@ -190,19 +191,17 @@ func (a *authority) issue(c certificate) error {
 
 // kubeconfig writes NAME.kubeconfig with everything embedded, so that it can be copied elsewhere.
 func (a *authority) kubeconfig(name, cluster, server string) error {
-	config := clientcmdapi.NewConfig()
-	read := func(file string) []byte {
+	var parts [3][]byte
+	for i, file := range []string{"ca.crt", name + ".crt", name + ".key"} {
 		text, err := os.ReadFile(a.path(file))
 		if err != nil {
-			panic(err) // it was written a moment ago
+			return err
 		}
-		return text
+		parts[i] = text
 	}
-	config.Clusters[cluster] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: read("ca.crt")}
-	config.AuthInfos[name] = &clientcmdapi.AuthInfo{
-		ClientCertificateData: read(name + ".crt"),
-		ClientKeyData:         read(name + ".key"),
-	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters[cluster] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: parts[0]}
+	config.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: parts[1], ClientKeyData: parts[2]}
 	config.Contexts[cluster] = &clientcmdapi.Context{Cluster: cluster, AuthInfo: name}
 	config.CurrentContext = cluster
 	text, err := clientcmd.Write(*config)
