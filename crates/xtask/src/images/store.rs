@@ -13,8 +13,24 @@ use crate::stage::Stage;
 
 /// The name under which the Dockerfiles ask for the base.
 const BASE: &str = "docker.io/library/debian:trixie-slim";
-/// Everything the base is made of; a change makes a new one.
-const BASE_RECIPE: [&str; 3] = ["--variant=minbase", "--include=ca-certificates", "trixie"];
+/// Everything the base is made of; a change makes a new one. What is left out, here and of every package that a Dockerfile
+/// adds, is what Docker's slim images leave out: documentation, translations, apt's own caches.
+const BASE_RECIPE: [&str; 14] = [
+    "--variant=minbase",
+    "--include=ca-certificates",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    "--dpkgopt=path-exclude=/usr/share/groff/*",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/lintian/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-include=/usr/share/locale/locale.alias",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--aptopt=Acquire::Languages \"none\"",
+    "--aptopt=Dir::Cache::pkgcache \"\"",
+    "--aptopt=Dir::Cache::srcpkgcache \"\"",
+    "trixie",
+];
 
 /// The store.
 #[derive(Debug)]
