@@ -64,7 +64,7 @@ pub(crate) fn place_one(stage: &Stage, platform: &Platform) -> Result<Receipt> {
     let order_id = text(&order, "order_id")?;
     stage.note(format!("placed order {order_id}"));
     api.post(
-        &format!("/v1/orders/{order_id}/invoices"),
+        &format!("/v1/orders/{order_id}/invoice"),
         &format!("sample-invoice-{run}"),
         None,
     )?;
