@@ -140,6 +140,8 @@ impl Instance {
         self.sweep(progress)?;
         host::leave(self.state.root())?;
         lock.remove()?;
+        // Only if no other cluster of this user is there.
+        let _ = self.state.root().parent().map(std::fs::remove_dir);
         progress.say(format_args!("removed {:?}", self.name));
         Ok(())
     }
