@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{ArgAction, Parser};
+use telemetry::LogFormat;
 
 /// Runs Postgres shards for OrderClusters and publishes the ring over them.
 #[derive(Debug, Clone, Parser)]
@@ -37,8 +38,8 @@ pub(crate) struct Config {
     pub(crate) telemetry_listen: SocketAddr,
 
     /// Form of the log: json or text.
-    #[arg(long, env = "OPERATOR_LOG_FORMAT", default_value = "json")]
-    pub(crate) log_format: String,
+    #[arg(long, env = "OPERATOR_LOG_FORMAT", default_value_t = LogFormat::Json)]
+    pub(crate) log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,operator=debug.
     #[arg(long, env = "OPERATOR_LOG_LEVEL", default_value = "info")]

@@ -16,8 +16,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser;
 use kube::client::ClientBuilder;
-use prometheus_client::registry::Registry;
-use tokio::signal::unix::{SignalKind, signal};
+use telemetry::Readiness;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -32,12 +31,20 @@ use crate::{
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
-    let mut registry = Registry::default();
+    telemetry::init(config.log_format, &config.log_level)?;
+    // Told explicitly: the first HTTP client without one would end the program.
+    let provider = rustls::crypto::ring::default_provider();
+    anyhow::ensure!(provider.install_default().is_ok(), "another TLS provider was installed before");
+    let stop = telemetry::shutdown_on_signal()?;
+    let mut registry = telemetry::registry("operator", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
-    let stop = stop_on_signal()?;
+    let readiness = Readiness::default().until(stop.clone());
+    let routes = telemetry::router(Arc::new(registry), Arc::new(readiness));
+    // Served to the end: a program that takes its time to stop is still watched.
+    let serving = telemetry::serve(config.telemetry_listen, routes, CancellationToken::new());
 
     let kubernetes = kube::Config::infer().await.context("find how to reach the Kubernetes API server")?;
-    // Leads to its own client: the Lease is what opens the gate of the other.
+    // The Lease has a client of its own: it is what opens the gate of the other.
     let lease_client = kube::Client::try_from(kubernetes.clone()).context("make the client of the Lease")?;
     let fence = if config.leader_election { Fence::closed() } else { Fence::open() };
     let gate = GateLayer { fence: fence.clone(), writes: metrics.api_writes.clone() };
@@ -46,7 +53,10 @@ async fn main() -> anyhow::Result<()> {
     let election = Election::new(lease_client, &config.namespace, config.identity.clone(), fence);
     let elected = config.leader_election.then_some(election);
     let context = Arc::new(Context::new(client, config, metrics));
-    lead(context, elected, stop).await
+    tokio::select! {
+        led = lead(context, elected, stop) => led,
+        served = serving => served.context("serve health and metrics"),
+    }
 }
 
 /// Waits to be the leader, then runs the controllers until told to stop or until the Lease is lost.
@@ -78,22 +88,5 @@ async fn lead(context: Arc<Context>, election: Option<Election>, stop: Cancellat
 
 /// Runs every controller until `stop`; each finishes the reconciles it has begun.
 async fn controllers(context: Arc<Context>, stop: CancellationToken) {
-    tokio::join!(order_cluster::run(Arc::clone(&context), stop.clone()));
-}
-
-/// Cancelled by the first SIGTERM or SIGINT.
-fn stop_on_signal() -> anyhow::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let stop = CancellationToken::new();
-    let told = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        info!("told to stop");
-        told.cancel();
-    });
-    Ok(stop)
+    tokio::join!(order_cluster::run(Arc::clone(&context), stop.clone()), order_shard::run(context, stop));
 }

@@ -40,11 +40,6 @@ impl<K> Applied<K> {
             Self::Created(object) | Self::Changed(object) | Self::Unchanged(object) => object,
         }
     }
-
-    /// Whether something was written.
-    pub(crate) fn wrote(&self) -> bool {
-        !matches!(self, Self::Unchanged(_))
-    }
 }
 
 /// Why an object could not be applied.
