@@ -65,6 +65,7 @@ pub async fn run(
         metrics: metrics.clone(),
         interval: config.sweep_interval,
         overdue_after: config.overdue_after,
+        lost_after: Duration::from_secs(30),
     };
     tasks.spawn(sweeper.run(shutdown.clone()));
     tasks.spawn(show_broker(Arc::clone(&consumer), metrics, shutdown.clone()));

@@ -10,8 +10,6 @@ use tracing::{info, warn};
 
 use crate::{courier::Settled, metrics::Metrics, notify::Notify};
 
-/// Beyond the end of a lease before its row counts as lost: a sender may be recording the outcome right now.
-const GRACE: Duration = Duration::from_secs(30);
 /// Rows looked at on one shard in one sweep.
 const AT_ONCE: u16 = 100;
 
@@ -27,6 +25,8 @@ pub struct Sweeper {
     pub interval: Duration,
     /// How old a queued row must be.
     pub overdue_after: Duration,
+    /// How long a lease must be over: its sender may be recording the outcome right now.
+    pub lost_after: Duration,
 }
 
 impl Sweeper {
@@ -51,7 +51,7 @@ impl Sweeper {
     }
 
     async fn sweep(&self, shard: Ordinal, stop: &CancellationToken) -> Result<(), StoreError> {
-        let lost = self.store.settle_lost_sendings(shard, GRACE, AT_ONCE).await?;
+        let lost = self.store.settle_lost_sendings(shard, self.lost_after, AT_ONCE).await?;
         if lost > 0 {
             warn!(shard = %shard, rows = lost, "messages whose sender was lost are unknown now");
             self.metrics.swept("unknown", lost);
