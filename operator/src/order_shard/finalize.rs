@@ -1,0 +1,150 @@
+//! Deleting a shard: refused while it owns keys, orderly otherwise.
+
+use crds::{OrderCluster, OrderShard, labels};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
+
+use super::build::{dcs, labels::names};
+use super::database;
+use super::observe::Observed;
+use super::secrets::Credentials;
+use super::status::Because;
+use crate::conditions::Standing;
+use crate::context::Context;
+use crate::finalizer;
+
+/// A step of the deletion that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {operation} while deleting shard {shard}")]
+pub(crate) struct FinalizeError {
+    operation: &'static str,
+    shard: String,
+    #[source]
+    source: kube::Error,
+}
+
+/// How far a deletion is.
+#[derive(Debug)]
+pub(crate) enum Deletion {
+    /// The shard goes on as before; the standing says why.
+    Refused(Standing),
+    /// Its members are stopping.
+    Stopping,
+    /// The finalizer is off.
+    Done,
+}
+
+/// Makes sure that nobody deletes the resource past the operator.
+pub(crate) async fn hold(context: &Context, resource: &OrderShard) -> Result<(), FinalizeError> {
+    let api = context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
+    let held = finalizer::ensure(&api, resource, labels::SHARD_FINALIZER).await;
+    held.map(drop).map_err(failed(resource, "set the finalizer"))
+}
+
+/// Works on a resource that is being deleted.
+pub(crate) async fn finalize(
+    context: &Context,
+    resource: &OrderShard,
+    observed: &Observed,
+    credentials: Option<&Credentials>,
+) -> Result<Deletion, FinalizeError> {
+    if !resource.finalizers().iter().any(|f| f == labels::SHARD_FINALIZER) {
+        return Ok(Deletion::Done);
+    }
+    if !cluster_goes_too(context, resource).await?
+        && let Some(refusal) = refusal(resource, observed, credentials).await
+    {
+        return Ok(Deletion::Refused(refusal));
+    }
+    if !stopped(context, resource, observed).await? {
+        return Ok(Deletion::Stopping);
+    }
+    if resource.spec.deletion_policy == crds::DeletionPolicy::Delete {
+        delete_data(context, resource).await?;
+    }
+    let api = context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
+    let removed = finalizer::remove(&api, resource, labels::SHARD_FINALIZER).await;
+    removed.map_err(failed(resource, "take the finalizer off"))?;
+    Ok(Deletion::Done)
+}
+
+/// With its cluster a shard goes whatever it owns: the cluster's deletion policy has decided about the data.
+async fn cluster_goes_too(context: &Context, resource: &OrderShard) -> Result<bool, FinalizeError> {
+    let clusters = context.api::<OrderCluster>(&resource.namespace().unwrap_or_default());
+    let cluster = clusters
+        .get_opt(&resource.spec.cluster)
+        .await
+        .map_err(failed(resource, "read the cluster"))?;
+    Ok(cluster.is_none_or(|c| c.metadata.deletion_timestamp.is_some()))
+}
+
+/// Why the shard must stay. What cannot be asked is taken to own keys: a wrong yes costs patience, a wrong no data.
+async fn refusal(
+    resource: &OrderShard,
+    observed: &Observed,
+    credentials: Option<&Credentials>,
+) -> Option<Standing> {
+    if !resource.status.as_ref().is_some_and(|s| s.initialised) {
+        return None;
+    }
+    let why = match (observed.master(), credentials) {
+        (Some(master), Some(credentials)) => match database::owns_ranges(master, credentials).await {
+            Ok(false) => return None,
+            Ok(true) => "it owns keys".to_owned(),
+            Err(error) => format!("it cannot be asked whether it owns keys: {error}"),
+        },
+        _ => "it has no master to ask whether it owns keys".to_owned(),
+    };
+    Some(Standing::stalled(
+        Because::OwnsRanges,
+        format!("the shard is marked for deletion, but {why}; it goes on serving. Delete the OrderCluster to delete its shards"),
+    ))
+}
+
+/// Whether no member runs any more; begins to stop them otherwise.
+async fn stopped(context: &Context, resource: &OrderShard, observed: &Observed) -> Result<bool, FinalizeError> {
+    let sets = context.api::<StatefulSet>(&resource.namespace().unwrap_or_default());
+    if let Some(set) = &observed.stateful_set
+        && set.metadata.deletion_timestamp.is_none()
+    {
+        let deleted = sets.delete(&resource.name_any(), &DeleteParams::foreground()).await;
+        ignore_missing(deleted.map(drop)).map_err(failed(resource, "stop the members"))?;
+    }
+    Ok(observed.stateful_set.is_none() && observed.members.is_empty())
+}
+
+/// Volumes and what Patroni knows of them.
+async fn delete_data(context: &Context, resource: &OrderShard) -> Result<(), FinalizeError> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let shard = resource.name_any();
+    let selector = ListParams::default().labels(&format!("{}={shard}", labels::SHARD));
+    context
+        .api::<PersistentVolumeClaim>(&namespace)
+        .delete_collection(&DeleteParams::default(), &selector)
+        .await
+        .map_err(failed(resource, "delete the volumes"))?;
+    for key in [dcs::CONFIG, dcs::SYNC] {
+        let name = names::dcs(&shard, key);
+        let deleted = context.api::<ConfigMap>(&namespace).delete(&name, &DeleteParams::default()).await;
+        ignore_missing(deleted.map(drop)).map_err(failed(resource, "delete Patroni's ConfigMaps"))?;
+    }
+    Ok(())
+}
+
+fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other,
+    }
+}
+
+fn failed(resource: &OrderShard, operation: &'static str) -> impl FnOnce(kube::Error) -> FinalizeError {
+    let shard = resource.name_any();
+    move |source| FinalizeError {
+        operation,
+        shard,
+        source,
+    }
+}

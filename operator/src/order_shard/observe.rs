@@ -1,0 +1,112 @@
+//! Reading everything that exists of a shard.
+
+use std::collections::BTreeMap;
+
+use crds::labels;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt;
+use kube::api::ListParams;
+
+use super::build::labels::component;
+use super::members::{Consensus, Member};
+use crate::context::Context;
+
+/// A shard as it is.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub stateful_set: Option<StatefulSet>,
+    /// In the order of their numbers.
+    pub members: Vec<Member>,
+    pub claims: Vec<PersistentVolumeClaim>,
+    pub consensus: Consensus,
+}
+
+/// The API server could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("could not read the {what} of shard {shard}")]
+pub(crate) struct ObserveError {
+    what: &'static str,
+    shard: String,
+    #[source]
+    source: kube::Error,
+}
+
+/// Reads it from the API server itself: what a cache remembers may be older than the operator's own last step.
+pub(crate) async fn observe(context: &Context, namespace: &str, shard: &str) -> Result<Observed, ObserveError> {
+    let failed = |what: &'static str| {
+        move |source: kube::Error| ObserveError {
+            what,
+            shard: shard.to_owned(),
+            source,
+        }
+    };
+    let selector = ListParams::default().labels(&format!(
+        "{}={shard},{}={}",
+        labels::SHARD,
+        labels::COMPONENT,
+        component::SHARD
+    ));
+    let (sets, pods) = (context.api::<StatefulSet>(namespace), context.api::<Pod>(namespace));
+    let claims = context.api::<PersistentVolumeClaim>(namespace);
+    let config_maps = context.api::<ConfigMap>(namespace);
+    let (stateful_set, pods, claims, config_maps) = tokio::try_join!(
+        async { sets.get_opt(shard).await.map_err(failed("StatefulSet")) },
+        async { pods.list(&selector).await.map_err(failed("pods")) },
+        async { claims.list(&selector).await.map_err(failed("volumes")) },
+        async { config_maps.list(&selector).await.map_err(failed("ConfigMaps")) },
+    )?;
+    let mut members: Vec<Member> = pods.items.iter().map(Member::from_pod).collect();
+    members.sort_by_key(Member::index);
+    let annotations: BTreeMap<String, BTreeMap<String, String>> = config_maps
+        .items
+        .into_iter()
+        .map(|c| (c.name_any(), c.metadata.annotations.unwrap_or_default()))
+        .collect();
+    Ok(Observed {
+        stateful_set,
+        members,
+        claims: claims.items,
+        consensus: Consensus::from_annotations(|key| {
+            let name = super::build::labels::names::dcs(shard, key);
+            annotations.get(&name).cloned().unwrap_or_default()
+        }),
+    })
+}
+
+impl Observed {
+    /// The member that is master, if there is one.
+    pub(crate) fn master(&self) -> Option<&Member> {
+        super::members::master(&self.members, &self.consensus)
+    }
+
+    /// Members the StatefulSet is asked for.
+    pub(crate) fn current_replicas(&self) -> Option<u32> {
+        let replicas = self.stateful_set.as_ref()?.spec.as_ref()?.replicas?;
+        u32::try_from(replicas).ok()
+    }
+
+    /// Revision of the newest pod template, once the StatefulSet's controller has seen the template as it is now.
+    pub(crate) fn newest_revision(&self) -> Option<&str> {
+        let set = self.stateful_set.as_ref()?;
+        let status = set.status.as_ref()?;
+        if status.observed_generation != set.metadata.generation {
+            return None;
+        }
+        status.update_revision.as_deref()
+    }
+
+    /// Bytes that the StatefulSet's volume template asks for.
+    pub(crate) fn template_storage(&self) -> Option<u64> {
+        let templates = self.stateful_set.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?;
+        super::storage::requested(templates.first()?)
+    }
+
+    /// The same as it is written there.
+    pub(crate) fn template_storage_text(&self) -> Option<Quantity> {
+        let templates = self.stateful_set.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?;
+        let requests = templates.first()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        requests.get("storage").cloned()
+    }
+}

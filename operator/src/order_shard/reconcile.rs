@@ -1,0 +1,347 @@
+//! One look at one shard.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::{Failover, OrderShard};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use store::admin::AdminError;
+use tracing::info;
+
+use super::act::{self, ActError};
+use super::apply_children::apply_children;
+use super::build::{self, Files};
+use super::database::{self, DatabaseError, Done, Occasion};
+use super::finalize::{self, Deletion, FinalizeError};
+use super::observe::{ObserveError, Observed, observe};
+use super::reload::{self, ReloadError};
+use super::rollout::{self, View};
+use super::secrets::{self, Credentials, SecretError};
+use super::shard::Shard;
+use super::status::{self, Because, DatabaseFacts};
+use super::volumes::{self, VolumeError};
+use super::Shards;
+use crate::apply::ApplyError;
+use crate::conditions::{Standing, now, write_status};
+
+/// A settled shard is looked at again after this time even if nothing told of a change.
+const CALM: Duration = Duration::from_secs(300);
+/// An unsettled one: what it waits for may not tell (files on their way into a mount, a database that starts).
+const RESTLESS: Duration = Duration::from_secs(2);
+
+/// Why a look failed; it is repeated.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    #[error(transparent)]
+    Finalize(#[from] FinalizeError),
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
+    #[error(transparent)]
+    Volumes(#[from] VolumeError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Act(#[from] ActError),
+    #[error("could not write the status")]
+    Status(#[source] kube::Error),
+}
+
+/// Where the work on a shard stands after one look.
+struct Outcome {
+    standing: Standing,
+    /// The checked specification; none when it was refused or could not be looked at.
+    shard: Option<Shard>,
+    facts: DatabaseFacts,
+}
+
+impl From<Standing> for Outcome {
+    fn from(standing: Standing) -> Self {
+        Self {
+            standing,
+            shard: None,
+            facts: DatabaseFacts::default(),
+        }
+    }
+}
+
+pub(super) async fn reconcile(resource: Arc<OrderShard>, shards: Arc<Shards>) -> Result<Action, ReconcileError> {
+    let started = Instant::now();
+    let result = look(&resource, &shards).await;
+    shards.context.metrics.reconciled("OrderShard", result.is_ok(), started.elapsed());
+    result
+}
+
+async fn look(resource: &OrderShard, shards: &Shards) -> Result<Action, ReconcileError> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let observed = observe(&shards.context, &namespace, &resource.name_any()).await?;
+    let failover = notice_failover(shards, resource, &observed);
+    let credentials = secrets::read(&shards.context.api::<Secret>(&namespace), &resource.spec.cluster).await;
+    let refusal = match deletion(resource, shards, &observed, credentials.as_ref().ok()).await? {
+        Some(Deletion::Done) => return Ok(Action::await_change()),
+        Some(Deletion::Stopping) => {
+            let standing = Standing::reconciling(Because::Deleting, "the members are stopping");
+            report(resource, shards, &observed, standing.into(), failover).await?;
+            return Ok(Action::requeue(RESTLESS));
+        }
+        Some(Deletion::Refused(standing)) => Some(standing),
+        None => None,
+    };
+    let (mut outcome, error) = match converge(resource, shards, &observed, credentials).await {
+        Ok(outcome) => (outcome, None),
+        Err(error) => (failed(resource, shards, &error), Some(error)),
+    };
+    if let Some(refusal) = refusal {
+        outcome.standing = refusal;
+    }
+    let calm = outcome.standing.is_ready() || outcome.standing.is_stalled();
+    report(resource, shards, &observed, outcome, failover).await?;
+    match error {
+        Some(error) => Err(error),
+        None => Ok(Action::requeue(if calm { CALM } else { RESTLESS })),
+    }
+}
+
+/// Brings the shard nearer to its specification.
+async fn converge(
+    resource: &OrderShard,
+    shards: &Shards,
+    observed: &Observed,
+    credentials: Result<Credentials, SecretError>,
+) -> Result<Outcome, ReconcileError> {
+    let shard = match Shard::parse(resource, &shards.context.config.postgres_image) {
+        Ok(shard) => shard,
+        Err(invalid) => return Ok(Standing::stalled(Because::InvalidSpec, invalid.to_string()).into()),
+    };
+    let credentials = match credentials {
+        Err(missing) if missing.is_missing() => {
+            return Ok(Standing::reconciling(Because::WaitingForCredentials, missing.to_string()).into());
+        }
+        other => other?,
+    };
+    let (shard, storage_refused) = fit_volumes(shards, shard, observed).await?;
+    let view = view(&shard, observed);
+    let files = Files::render(&shard, &credentials.system);
+    let replicas = rollout::replicas_now(&view, observed.current_replicas());
+    apply(resource, shards, &build::children(&shard, &files, replicas)).await?;
+
+    let database = prepare_database(resource, shards, &view, &credentials, &shard).await?;
+    let pods = shards.context.api::<Pod>(&shard.namespace);
+    let loaded = reload::reload(&pods, &observed.members, &files).await?;
+    let step = rollout::next_step(&view).filter(|_| loaded && database.is_ok());
+    if let Some(step) = &step {
+        act::act(shards, resource, observed, &credentials.system, step).await?;
+    }
+
+    let reloading = || Standing::reconciling(Because::ReloadingConfiguration, "changed files are on their way");
+    let facts = database.as_ref().copied().unwrap_or_default();
+    let standing = storage_refused
+        .or(database.err())
+        .or_else(|| status::members_standing(&view, observed))
+        .or_else(|| status::rollout_standing(&view, observed))
+        .or_else(|| (!loaded).then(reloading))
+        .or_else(|| (!facts.initialised).then(preparing))
+        .unwrap_or_else(|| status::settled(&view));
+    Ok(Outcome {
+        standing,
+        shard: Some(shard),
+        facts,
+    })
+}
+
+fn preparing() -> Standing {
+    Standing::reconciling(Because::PreparingDatabase, "roles and schema are being made")
+}
+
+fn view<'a>(shard: &Shard, observed: &'a Observed) -> View<'a> {
+    View {
+        instances: shard.instances,
+        commit: shard.commit,
+        members: &observed.members,
+        consensus: &observed.consensus,
+        master: observed.master(),
+        newest_revision: observed.newest_revision(),
+    }
+}
+
+/// Grows the volumes. What cannot be is reported, and everything else goes on with the size there is.
+async fn fit_volumes(
+    shards: &Shards,
+    mut shard: Shard,
+    observed: &Observed,
+) -> Result<(Shard, Option<Standing>), ReconcileError> {
+    match volumes::plan(&shards.context, &shard, observed).await {
+        Ok(growth) if growth.is_done() => Ok((shard, None)),
+        Ok(growth) => {
+            info!(shard = shard.name, ?growth, "growing volumes");
+            volumes::grow(&shards.context, &shard, observed, &growth).await?;
+            Ok((shard, None))
+        }
+        Err(VolumeError::Refused(refusal)) => {
+            if let Some(size) = observed.template_storage_text() {
+                shard.storage.size = size;
+            }
+            Ok((shard, Some(Standing::stalled(Because::StorageRefused, refusal.to_string()))))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Applies the children, and tells by an event what had to be put right on a shard that was complete before.
+async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Children) -> Result<(), ReconcileError> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let written = apply_children(&shards.context, &namespace, children).await?;
+    if written.is_empty() {
+        return Ok(());
+    }
+    info!(shard = resource.name_any(), ?written, "applied");
+    shards.context.tell(resource, "Applied", written.join(", ")).await;
+    Ok(())
+}
+
+/// Prepares the database if something calls for it. A refusal that needs a person is a standing, not an error.
+async fn prepare_database(
+    resource: &OrderShard,
+    shards: &Shards,
+    view: &View<'_>,
+    credentials: &Credentials,
+    shard: &Shard,
+) -> Result<Result<DatabaseFacts, Standing>, ReconcileError> {
+    let known = |schema: i64| DatabaseFacts {
+        schema_version: Some(schema),
+        initialised: true,
+    };
+    let Some(master) = view.master else {
+        return Ok(Ok(remembered(resource)));
+    };
+    let occasion = Occasion::of(master, credentials);
+    let done = shards.remember(resource, |memory| memory.database.clone());
+    if let Some((done, prepared)) = done
+        && done.still_holds(&occasion)
+    {
+        return Ok(Ok(known(prepared.schema.0)));
+    }
+    let identity = database::identity(&shard.data_id, shard.ordinal);
+    let pods = shards.context.api::<Pod>(&shard.namespace);
+    let confirmed = !shard.commit.strict() || view.synchronous_standby().is_some();
+    match database::prepare(&pods, master, credentials, &identity, confirmed).await {
+        Ok(None) => Ok(Ok(remembered(resource))),
+        Ok(Some(prepared)) => {
+            info!(shard = shard.name, schema = prepared.schema.0, "the database is prepared");
+            if prepared.passwords_reset {
+                let note = "the passwords in the database were set to those of the cluster's Secrets";
+                shards.context.tell(resource, "PasswordsReset", note).await;
+            }
+            shards.remember(resource, |memory| memory.database = Some((Done::now(occasion), prepared)));
+            Ok(Ok(known(prepared.schema.0)))
+        }
+        Err(DatabaseError::Admin(
+            refused @ (AdminError::WrongIdentity { .. } | AdminError::Migrate(_) | AdminError::Refused(_)),
+        )) => Ok(Err(Standing::stalled(Because::DatabaseRefused, chain(&refused)))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Without a master the last thing known of the database is what the status says.
+fn remembered(resource: &OrderShard) -> DatabaseFacts {
+    let status = resource.status.as_ref();
+    DatabaseFacts {
+        schema_version: status.and_then(|s| s.schema_version),
+        initialised: status.is_some_and(|s| s.initialised),
+    }
+}
+
+fn notice_failover(shards: &Shards, resource: &OrderShard, observed: &Observed) -> Option<Failover> {
+    let before = resource.status.as_ref().and_then(|s| s.master.clone());
+    shards.remember(resource, |memory| {
+        let (master, members) = (observed.master(), &observed.members);
+        memory.master.look(before.as_deref(), master, members, Instant::now(), now())
+    })
+}
+
+async fn deletion(
+    resource: &OrderShard,
+    shards: &Shards,
+    observed: &Observed,
+    credentials: Option<&Credentials>,
+) -> Result<Option<Deletion>, ReconcileError> {
+    if resource.metadata.deletion_timestamp.is_none() {
+        finalize::hold(&shards.context, resource).await?;
+        return Ok(None);
+    }
+    let deletion = finalize::finalize(&shards.context, resource, observed, credentials).await?;
+    if matches!(deletion, Deletion::Done) {
+        shards.forget(resource);
+    }
+    Ok(Some(deletion))
+}
+
+/// A failed look is told in the status too: whoever reads it sees why nothing goes on.
+fn failed(resource: &OrderShard, shards: &Shards, error: &ReconcileError) -> Outcome {
+    Outcome {
+        standing: Standing::reconciling(Because::Failed, chain(error)),
+        shard: Shard::parse(resource, &shards.context.config.postgres_image).ok(),
+        facts: DatabaseFacts::default(),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Writes the status if it changed, and tells of what changed by events.
+async fn report(
+    resource: &OrderShard,
+    shards: &Shards,
+    observed: &Observed,
+    outcome: Outcome,
+    failover: Option<Failover>,
+) -> Result<(), ReconcileError> {
+    let view = outcome.shard.as_ref().map(|shard| view(shard, observed));
+    if let Some(failover) = &failover {
+        let from = failover.from.as_deref().unwrap_or("nobody");
+        let took = failover
+            .milliseconds_without_writes
+            .map_or_else(String::new, |ms| format!(", after {ms} ms without a master"));
+        let note = format!("{} is master in place of {from}{took}: {}", failover.to, failover.cause);
+        shards.context.warn(resource, "MasterChanged", note).await;
+    }
+    let before = resource.status.as_ref();
+    let status = status::assemble(resource, observed, view.as_ref(), outcome.facts, failover, &outcome.standing);
+    let api = shards.context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
+    let wrote = write_status(&api, &resource.name_any(), before, &status)
+        .await
+        .map_err(ReconcileError::Status)?;
+    if wrote {
+        tell_transition(resource, shards, &outcome.standing).await;
+    }
+    Ok(())
+}
+
+/// An event for each new reason; messages change too often for that.
+async fn tell_transition(resource: &OrderShard, shards: &Shards, standing: &Standing) {
+    let conditions = resource.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let before = conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.reason.as_str());
+    if before == Some(standing.reason()) {
+        return;
+    }
+    if standing.is_stalled() {
+        shards.context.warn(resource, standing.reason(), standing.message()).await;
+    } else {
+        shards.context.tell(resource, standing.reason(), standing.message()).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! Carrying out what [`super::storage`] decided.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::observe::Observed;
+use super::shard::Shard;
+use super::storage::{self, Growth, StorageRefusal};
+use crate::context::Context;
+
+/// Volumes that could not be grown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VolumeError {
+    #[error(transparent)]
+    Refused(#[from] StorageRefusal),
+    #[error("could not read storage class {class} to learn whether volumes may grow")]
+    ReadClass {
+        class: String,
+        #[source]
+        source: kube::Error,
+    },
+    #[error("could not {operation} to grow the volumes of shard {shard}")]
+    Api {
+        operation: &'static str,
+        shard: String,
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Compares the volumes with the specification.
+pub(crate) async fn plan(context: &Context, shard: &Shard, observed: &Observed) -> Result<Growth, VolumeError> {
+    let mut growing_classes = Vec::new();
+    for class in classes_to_ask(shard, observed) {
+        let api: Api<StorageClass> = Api::all(context.client.clone());
+        let found = api.get_opt(&class).await.map_err(|source| VolumeError::ReadClass {
+            class: class.clone(),
+            source,
+        })?;
+        if found.and_then(|c| c.allow_volume_expansion).unwrap_or(false) {
+            growing_classes.push(class);
+        }
+    }
+    let can_grow = |class: &str| growing_classes.iter().any(|c| c == class);
+    Ok(storage::growth(
+        shard.storage.bytes,
+        &observed.claims,
+        observed.template_storage(),
+        can_grow,
+    )?)
+}
+
+/// Classes of the volumes that are smaller than asked for; none in the ordinary case, and then none is read.
+fn classes_to_ask(shard: &Shard, observed: &Observed) -> Vec<String> {
+    let mut classes: Vec<String> = observed
+        .claims
+        .iter()
+        .filter(|claim| storage::requested(claim).is_some_and(|size| size < shard.storage.bytes))
+        .filter_map(|claim| claim.spec.as_ref()?.storage_class_name.clone())
+        .collect();
+    classes.sort();
+    classes.dedup();
+    classes
+}
+
+/// Grows them. The StatefulSet is taken away without its pods, which the next apply of it adopts again.
+pub(crate) async fn grow(
+    context: &Context,
+    shard: &Shard,
+    observed: &Observed,
+    growth: &Growth,
+) -> Result<(), VolumeError> {
+    let failed = |operation: &'static str| {
+        move |source: kube::Error| VolumeError::Api {
+            operation,
+            shard: shard.name.clone(),
+            source,
+        }
+    };
+    let claims: Api<PersistentVolumeClaim> = context.api(&shard.namespace);
+    for claim in &growth.claims {
+        let patch = json!({"spec": {"resources": {"requests": {"storage": shard.storage.size}}}});
+        claims
+            .patch(claim, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .map_err(failed("patch the volume claims"))?;
+    }
+    if let (true, Some(set)) = (growth.recreate_set, &observed.stateful_set) {
+        let sets: Api<StatefulSet> = context.api(&shard.namespace);
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: set.uid(),
+                resource_version: None,
+            }),
+            ..DeleteParams::orphan()
+        };
+        match sets.delete(&shard.name, &parameters).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => drop(other.map_err(failed("take the StatefulSet away from around its pods"))?),
+        }
+    }
+    Ok(())
+}
