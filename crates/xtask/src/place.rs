@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -132,7 +133,7 @@ impl Place {
         match &self.supply {
             Supply::Hermetic(cluster) => import(stage, cluster, images),
             Supply::Kind => {
-                for archive in &images.archives {
+                for archive in images.archives() {
                     let mut load = Command::new("kind");
                     stage.run(
                         load.args(["load", "image-archive", "--name", KIND_CLUSTER])
@@ -149,20 +150,17 @@ impl Place {
 /// Two archives at a time: one is read and unpacked by the nodes while the next one is on its way.
 fn import(stage: &Stage, cluster: &Cluster, images: &Images) -> Result<()> {
     let progress = stage.progress();
-    let (first, second): (Vec<_>, Vec<_>) = images
-        .archives
-        .iter()
-        .enumerate()
-        .partition(|(index, _)| index % 2 == 0);
-    let import_all = |archives: Vec<(usize, &PathBuf)>| -> Result<()> {
-        for (_, archive) in archives {
+    let waiting = Mutex::new(images.archives());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let import_the_next_ones = || -> Result<()> {
+        while let Some(archive) = next() {
             cluster.import_image(archive, &progress)?;
         }
         Ok(())
     };
     thread::scope(|scope| {
-        let other = scope.spawn(|| import_all(second));
-        let result = import_all(first);
+        let other = scope.spawn(import_the_next_ones);
+        let result = import_the_next_ones();
         let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         result.and(other)
     })

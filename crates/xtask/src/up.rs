@@ -9,7 +9,7 @@ use crate::place::{On, Place};
 use crate::sample_order::Receipt;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
-use crate::{api_key, cargo, images, instances, platform, prerequisites, sample_order, test};
+use crate::{api_key, cargo, images, instances, platform, prerequisites, sample_order};
 
 /// Brings everything up, or up to date, and places one order.
 pub(crate) fn up(workspace: &Workspace, on: On, registry: Option<String>) -> Result<ExitCode> {
@@ -93,14 +93,7 @@ pub(crate) fn down(workspace: &Workspace, on: On) -> Result<ExitCode> {
             ] {
                 run.stage(name, Some(()), |stage, ()| Ok(instance.stop(&stage.progress())?));
             }
-            run.stage("test servers", Some(()), |stage, ()| {
-                let store = images::Store::new(workspace.cache());
-                if store.exists() {
-                    test::remove_left_overs(stage, &store)
-                } else {
-                    Ok(())
-                }
-            });
+            run.stage("test servers", Some(()), |stage, ()| images::sweep(stage, workspace));
         }
         On::Kind => {
             run.stage("platform", Some(()), |stage, ()| {

@@ -8,7 +8,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 
 use self::fingerprint::Fingerprint;
 pub(crate) use self::store::Store;
@@ -51,41 +50,52 @@ const RECIPES: [Recipe; 7] = [
     program("sms-gateway", "crates/sms-gateway/Dockerfile"),
 ];
 
-/// The built images.
+/// The built images. Each archive has the digest of its making in its name and never changes, so that another run may
+/// build while this one imports.
 #[derive(Debug)]
 pub(crate) struct Images {
-    /// One archive an image, in the order in which a cluster wants them: slow starters first.
-    pub(crate) archives: Vec<PathBuf>,
-    /// The store they are in.
-    pub(crate) store: Store,
-    // Held so that no other run replaces an archive while it is being imported.
-    _lock: File,
+    images: Vec<Image>,
+    store: Store,
 }
 
-/// What an archive was made from, kept beside it.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    fingerprint: String,
-    image: String,
+#[derive(Debug)]
+struct Image {
+    name: &'static str,
+    /// Its name in the store, by digest.
+    stored: String,
+    archive: PathBuf,
 }
 
 /// Where the images are named to come from as long as they never leave the machine.
 pub(crate) const LOCAL_REGISTRY: &str = "localhost/ringwright";
-
-/// The full name of one of our images.
-pub(crate) fn reference(name: &str) -> String {
-    format!("{LOCAL_REGISTRY}/{name}:{VERSION}")
-}
+/// So many makings of an image are kept: the newest, and one that another run or checkout may be using.
+const KEPT: usize = 2;
 
 impl Images {
+    /// One archive an image, in the order in which a cluster wants them: slow starters first.
+    pub(crate) fn archives(&self) -> impl Iterator<Item = &Path> {
+        self.images.iter().map(|image| image.archive.as_path())
+    }
+
+    /// The store they are in.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// An image's name in the store.
+    pub(crate) fn stored(&self, name: &str) -> Result<&str> {
+        let found = self.images.iter().find(|image| image.name == name);
+        Ok(&found.with_context(|| format!("there is no image {name}"))?.stored)
+    }
+
     /// Pushes all of them to a registry, where the user has logged in with `buildah login`.
     pub(crate) fn push(&self, stage: &Stage, registry: &str) -> Result<()> {
-        for recipe in &RECIPES {
-            let destination = format!("docker://{registry}/{}:{VERSION}", recipe.name);
+        for image in &self.images {
+            let destination = format!("docker://{registry}/{}:{VERSION}", image.name);
             stage.run(
                 self.store
                     .buildah()
-                    .args(["push", "--quiet", &reference(recipe.name), &destination]),
+                    .args(["push", "--quiet", &image.stored, &destination]),
             )?;
         }
         Ok(())
@@ -105,29 +115,39 @@ pub(crate) fn build_servers(stage: &Stage, workspace: &Workspace) -> Result<Imag
 fn build_those(stage: &Stage, workspace: &Workspace, wanted: fn(&Recipe) -> bool, rebuild: bool) -> Result<Images> {
     let folder = workspace.cache().join("images");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let lock = lock(stage, &folder.join("lock"))?;
+    let _lock = lock(stage, &folder.join("lock"))?;
     let store = Store::new(workspace.cache());
+    store.sweep(stage)?;
     let base = store.base(stage, workspace.cache(), rebuild)?;
-    let mut archives = Vec::new();
+    let stored = store.images(stage)?;
+    let mut images = Vec::new();
     for recipe in RECIPES.iter().filter(|recipe| wanted(recipe)) {
-        let archive = folder.join(format!("{}.tar", recipe.name));
-        let fingerprint = recipe.fingerprint(workspace.root(), &base)?;
-        let stamp = read_stamp(&archive);
-        if !rebuild && stamp.fingerprint == fingerprint && archive.exists() {
+        let digest = &recipe.digest(workspace.root(), &base)?[..16];
+        let image = Image {
+            name: recipe.name,
+            stored: format!("{LOCAL_REGISTRY}/{}:{digest}", recipe.name),
+            archive: folder.join(format!("{}-{digest}.tar", recipe.name)),
+        };
+        if !rebuild && image.archive.exists() && stored.contains_key(&image.stored) {
             stage.doing(format!("{}: unchanged", recipe.name));
         } else {
             stage.note(format!("{}: building", recipe.name));
-            let image = recipe.build(stage, workspace.root(), &store, &archive)?;
-            discard(stage, &store, &stamp.image, &image);
-            write_stamp(&archive, &Stamp { fingerprint, image })?;
+            recipe.build(stage, workspace.root(), &store, &image)?;
+            discard_old(stage, &store, &image, &folder)?;
         }
-        archives.push(archive);
+        images.push(image);
     }
-    Ok(Images {
-        archives,
-        store,
-        _lock: lock,
-    })
+    Ok(Images { images, store })
+}
+
+/// Throws away what killed runs have left in the store.
+pub(crate) fn sweep(stage: &Stage, workspace: &Workspace) -> Result<()> {
+    let (store, lock_file) = (Store::new(workspace.cache()), workspace.cache().join("images/lock"));
+    if !store.exists() || !lock_file.exists() {
+        return Ok(());
+    }
+    let _lock = lock(stage, &lock_file)?;
+    store.sweep(stage)
 }
 
 /// One run at a time builds images; a second one waits and says so.
@@ -142,7 +162,8 @@ fn lock(stage: &Stage, path: &Path) -> Result<File> {
 }
 
 impl Recipe {
-    fn fingerprint(&self, root: &Path, base: &str) -> Result<String> {
+    /// A digest over everything the image is made of.
+    fn digest(&self, root: &Path, base: &str) -> Result<String> {
         let attempt = || {
             format!(
                 "finding out what the image {} is made of ({})",
@@ -152,7 +173,7 @@ impl Recipe {
         let text = fs::read_to_string(root.join(self.dockerfile)).with_context(attempt)?;
         let mut fingerprint = Fingerprint::default();
         fingerprint.value("base", base);
-        fingerprint.value("reference", &reference(self.name));
+        fingerprint.value("version", VERSION);
         fingerprint.value("target", self.target.unwrap_or_default());
         fingerprint.value("Dockerfile", &text);
         for path in dockerfile::copied_paths(&text, self.target).with_context(attempt)? {
@@ -161,13 +182,11 @@ impl Recipe {
         Ok(fingerprint.finish())
     }
 
-    /// Builds the image, exports it and returns its id.
-    fn build(&self, stage: &Stage, root: &Path, store: &Store, archive: &Path) -> Result<String> {
-        let reference = reference(self.name);
+    fn build(&self, stage: &Stage, root: &Path, store: &Store, image: &Image) -> Result<()> {
         let mut bud = store.buildah();
         // chroot: the only isolation that needs no more rights than a machine without nested containers gives.
         bud.current_dir(root)
-            .args(["bud", "--isolation", "chroot", "--pull=never", "--tag", &reference]);
+            .args(["bud", "--isolation", "chroot", "--pull=never", "--tag", &image.stored]);
         // Layers are kept where they are dear to make: installing packages, not copying one program.
         bud.arg(if self.target.is_none() {
             "--layers=true"
@@ -182,39 +201,48 @@ impl Recipe {
 
         // Written beside its place and renamed: an interrupted export must not look like a finished one. Not
         // compressed: it is read once or twice on the same machine.
-        let unfinished = archive.with_extension("unfinished");
+        let unfinished = image.archive.with_extension("unfinished");
         let _ = fs::remove_file(&unfinished);
-        let destination = format!("docker-archive:{}:{reference}", unfinished.display());
-        stage.run(store.buildah().args(["push", "--quiet", &reference, &destination]))?;
-        fs::rename(&unfinished, archive).with_context(|| format!("moving the archive to {}", archive.display()))?;
-        store
-            .image_id(stage, &reference)?
-            .with_context(|| format!("{reference} is gone right after it was built"))
+        let destination = format!(
+            "docker-archive:{}:{LOCAL_REGISTRY}/{}:{VERSION}",
+            unfinished.display(),
+            self.name
+        );
+        stage.run(store.buildah().args(["push", "--quiet", &image.stored, &destination]))?;
+        let attempt = || format!("moving the archive to {}", image.archive.display());
+        fs::rename(&unfinished, &image.archive).with_context(attempt)
     }
 }
 
-/// Removes the image that `new` replaces; its layers would pile up otherwise.
-fn discard(stage: &Stage, store: &Store, old: &str, new: &str) {
-    if !old.is_empty() && old != new {
-        // It may be gone already, or in use by a database under test: the next rebuild is soon enough then.
-        let _ = stage.run(store.buildah().args(["rmi", old]));
+/// Removes older makings of an image, in the store and beside the archive; their layers would pile up otherwise.
+fn discard_old(stage: &Stage, store: &Store, image: &Image, folder: &Path) -> Result<()> {
+    let prefix = format!("{}-", image.name);
+    let mut archives = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
+        let entry = entry.with_context(|| format!("listing {}", folder.display()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let digest = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".tar"));
+        if let Some(digest) = digest.filter(|digest| digest.len() == 16) {
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            archives.push((
+                written.context("asking when an archive was written")?,
+                digest.to_owned(),
+                entry.path(),
+            ));
+        }
     }
-}
-
-/// No stamp, an old one or half of one all mean: build.
-fn read_stamp(archive: &Path) -> Stamp {
-    let text = fs::read_to_string(stamp_path(archive)).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
-}
-
-fn write_stamp(archive: &Path, stamp: &Stamp) -> Result<()> {
-    let path = stamp_path(archive);
-    let text = serde_json::to_string(stamp).context("writing a stamp as JSON")?;
-    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
-}
-
-fn stamp_path(archive: &Path) -> PathBuf {
-    archive.with_extension("json")
+    archives.sort();
+    let kept = archives.len().saturating_sub(KEPT);
+    for (_, digest, path) in archives.drain(..kept) {
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        // It may be in use by a database under test: then it stays until somebody removes the cache.
+        let _ = stage.run(
+            store
+                .buildah()
+                .args(["rmi", &format!("{LOCAL_REGISTRY}/{}:{digest}", image.name)]),
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a checkout that has no Dockerfile for one of the images, before minutes are spent on the others.

@@ -3,6 +3,7 @@
 //! Not the machine's store: ours holds a base image under Docker's name for it, which should surprise nobody else, and
 //! removing the cache folder removes it whole.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,6 +32,9 @@ const BASE_RECIPE: [&str; 14] = [
     "--aptopt=Dir::Cache::srcpkgcache \"\"",
     "trixie",
 ];
+
+/// In the name of a container that a process has mounted, before the process's id.
+const MOUNTED_BY: &str = "mounted-by-";
 
 /// The store.
 #[derive(Debug)]
@@ -63,15 +67,10 @@ impl Store {
         command
     }
 
-    /// The id of an image, if the store has it.
-    pub(crate) fn image_id(&self, stage: &Stage, reference: &str) -> Result<Option<String>> {
+    /// The images in the store: full name and id.
+    pub(crate) fn images(&self, stage: &Stage) -> Result<BTreeMap<String, String>> {
         let format = ["images", "--no-trunc", "--format", "{{.Name}}:{{.Tag}} {{.ID}}"];
-        let images = stage.read(self.buildah().args(format))?;
-        let found = images
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .find(|(name, _)| *name == reference);
-        Ok(found.map(|(_, id)| id.to_owned()))
+        Ok(parse_images(&stage.read(self.buildah().args(format))?))
     }
 
     /// Makes the Debian base if it is not there, and returns its image id.
@@ -82,12 +81,13 @@ impl Store {
         let mut recipe = Fingerprint::default();
         recipe.value("mmdebstrap", &BASE_RECIPE.join(" "));
         let ours = format!("localhost/ringwright/debian-base:{}", &recipe.finish()[..12]);
-        if rebuild || self.image_id(stage, &ours)?.is_none() {
+        if rebuild || !self.images(stage)?.contains_key(&ours) {
             stage.note("debian trixie: putting the base together from packages");
             self.bootstrap(stage, &cache.join("debian-base.tar"), &ours)?;
         }
         stage.run(self.buildah().args(["tag", &ours, BASE]))?;
-        self.image_id(stage, &ours)?
+        self.images(stage)?
+            .remove(&ours)
             .context("the base image is gone right after it was made")
     }
 
@@ -101,34 +101,72 @@ impl Store {
         std::fs::remove_file(archive).with_context(|| format!("removing {}", archive.display()))
     }
 
+    /// A container's file system of an image, mounted for as long as this process lives.
+    pub(crate) fn mount(&self, stage: &Stage, purpose: &str, image: &str) -> Result<PathBuf> {
+        let name = format!("{purpose}-{MOUNTED_BY}{}", std::process::id());
+        stage.run(self.buildah().args(["from", "--pull=never", "--name", &name, image]))?;
+        Ok(PathBuf::from(stage.read(self.buildah().args(["mount", &name]))?.trim()))
+    }
+
+    /// Throws away the containers that this process has mounted.
+    pub(crate) fn unmount(&self, stage: &Stage) -> Result<()> {
+        self.remove_containers(stage, |owner| owner == Some(std::process::id()))
+    }
+
+    /// Throws away the containers of builds and processes that were killed. Not to be called beside a running build.
+    pub(crate) fn sweep(&self, stage: &Stage) -> Result<()> {
+        let lives = |process: u32| {
+            let name = std::fs::read_to_string(format!("/proc/{process}/comm"));
+            name.is_ok_and(|name| name.trim() == env!("CARGO_PKG_NAME"))
+        };
+        self.remove_containers(stage, |owner| !owner.is_some_and(lives))
+    }
+
+    fn remove_containers(&self, stage: &Stage, unwanted: impl Fn(Option<u32>) -> bool) -> Result<()> {
+        let containers = stage.read(self.buildah().args(["containers", "--format", "{{.ContainerName}}"]))?;
+        let mut left = 0;
+        for name in containers.lines() {
+            let owner = name
+                .rsplit_once(MOUNTED_BY)
+                .and_then(|(_, process)| process.parse().ok());
+            if unwanted(owner) {
+                stage.run(self.buildah().args(["rm", name]))?;
+            } else {
+                left += 1;
+            }
+        }
+        if left == 0 { self.close(stage) } else { Ok(()) }
+    }
+
     /// Takes back the mount that buildah leaves on its own folder.
-    pub(crate) fn close(&self, stage: &Stage) -> Result<()> {
+    fn close(&self, stage: &Stage) -> Result<()> {
         let folder = self.root.join("overlay");
         let mounts = std::fs::read_to_string("/proc/self/mounts").context("reading what is mounted")?;
-        let mounted = mounts
-            .lines()
-            .filter_map(|line| line.split(' ').nth(1))
-            .any(|at| Path::new(at) == folder);
-        if mounted {
-            stage.run(Command::new("umount").arg(&folder))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// A container's file system of an image, mounted. One of that name from an earlier run is thrown away first.
-    pub(crate) fn mount(&self, stage: &Stage, name: &str, reference: &str) -> Result<PathBuf> {
-        self.unmount(stage, name)?;
-        stage.run(self.buildah().args(["from", "--pull=never", "--name", name, reference]))?;
-        Ok(PathBuf::from(stage.read(self.buildah().args(["mount", name]))?.trim()))
-    }
-
-    /// Throws away the container, with what was written in it.
-    pub(crate) fn unmount(&self, stage: &Stage, name: &str) -> Result<()> {
-        let containers = stage.read(self.buildah().args(["containers", "--format", "{{.ContainerName}}"]))?;
-        if containers.lines().any(|line| line == name) {
-            stage.run(self.buildah().args(["rm", name]))?;
+        let mut mounted = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        if mounted.any(|at| Path::new(at) == folder) {
+            stage.run(Command::new("umount").arg(&folder))?;
         }
         Ok(())
+    }
+}
+
+/// Buildah lines its columns up: how many spaces stand before an id depends on the longest name.
+fn parse_images(listing: &str) -> BTreeMap<String, String> {
+    let named = listing.lines().filter_map(|line| line.split_once(' '));
+    named
+        .map(|(name, id)| (name.to_owned(), id.trim().to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_without_the_spaces_of_the_columns() {
+        let images =
+            parse_images("localhost/a:1      sha256:aa\nlocalhost/longer:1 sha256:bb\n<none>:<none>      sha256:cc\n");
+        assert_eq!(images["localhost/a:1"], "sha256:aa");
+        assert_eq!(images["localhost/longer:1"], "sha256:bb");
     }
 }

@@ -19,8 +19,6 @@ use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
 use crate::{images, instances, prerequisites};
 
-pub(crate) use self::servers::remove_left_overs;
-
 /// Runs every check and test, on a cluster of its own beside a running `make up`.
 ///
 /// The order is that of the cheapest refusal first; what takes minutes comes once, and everything after it shares it.
@@ -41,7 +39,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
         images::build(stage, workspace, programs, false)
     });
     let servers = run.stage("test servers", images.as_ref(), |stage, images| {
-        Servers::start(stage, &images.store)
+        Servers::start(stage, images)
     });
     run.stage(
         "unit and property tests",
@@ -53,7 +51,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     );
     if let (Some(servers), Some(images)) = (servers, &images) {
         run.stage("test servers away", Some(servers), |stage, servers| {
-            servers.stop(stage, &images.store)
+            servers.stop(stage, images.store())
         });
     }
 
@@ -95,7 +93,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
         images::build_servers(stage, workspace)
     });
     let servers = run.stage("test servers", images.as_ref(), |stage, images| {
-        Servers::start(stage, &images.store)
+        Servers::start(stage, images)
     });
     run.stage(
         "unit and property tests",
@@ -107,7 +105,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
     );
     if let (Some(servers), Some(images)) = (servers, &images) {
         run.stage("test servers away", Some(servers), |stage, servers| {
-            servers.stop(stage, &images.store)
+            servers.stop(stage, images.store())
         });
     }
     Ok(close(&run))
@@ -183,7 +181,7 @@ pub(crate) fn servers(workspace: &Workspace) -> Result<ExitCode> {
         images::build_servers(stage, workspace)
     });
     let servers = run.stage("test servers", images.as_ref(), |stage, images| {
-        Servers::start(stage, &images.store)
+        Servers::start(stage, images)
     });
     let Some(mut servers) = servers else {
         return Ok(close(&run));

@@ -10,14 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::images::{self, Store};
+use crate::images::{Images, Store};
 use crate::port_forward::dying_with_us;
 use crate::stage::Stage;
 use crate::test::suites::Environment;
 
-/// The image's file system for each server, by the name of its container in the store.
-const POSTGRES: &str = "ringwright-test-postgres";
-const RABBITMQ: &str = "ringwright-test-rabbitmq";
 /// The users of the two images.
 const POSTGRES_USER: (u32, u32) = (100, 102);
 const RABBITMQ_USER: (u32, u32) = (999, 999);
@@ -40,11 +37,12 @@ struct Server {
 
 impl Servers {
     /// Starts both and waits until they answer.
-    pub(crate) fn start(stage: &Stage, store: &Store) -> Result<Self> {
+    pub(crate) fn start(stage: &Stage, images: &Images) -> Result<Self> {
+        let store = images.store();
         let logs = stage.log_path().parent().context("the log has no folder")?.to_owned();
-        let root = store.mount(stage, POSTGRES, &images::reference("postgres"))?;
+        let root = store.mount(stage, "test-postgres", images.stored("postgres")?)?;
         let postgres = start_postgres(&root, &logs.join("postgres.log"))?;
-        let root = store.mount(stage, RABBITMQ, &images::reference("rabbitmq"))?;
+        let root = store.mount(stage, "test-rabbitmq", images.stored("rabbitmq")?)?;
         let rabbitmq = start_rabbitmq(&root, &logs.join("rabbitmq.log"))?;
         let mut servers = Self { postgres, rabbitmq };
         servers.postgres.wait_until("PostgreSQL answers", postgres_answers)?;
@@ -75,15 +73,8 @@ impl Servers {
     /// Ends both and throws away what they wrote.
     pub(crate) fn stop(self, stage: &Stage, store: &Store) -> Result<()> {
         drop(self);
-        remove_left_overs(stage, store)
+        store.unmount(stage)
     }
-}
-
-/// Throws away the servers' file systems, also those of a run that was killed.
-pub(crate) fn remove_left_overs(stage: &Stage, store: &Store) -> Result<()> {
-    store.unmount(stage, POSTGRES)?;
-    store.unmount(stage, RABBITMQ)?;
-    store.close(stage)
 }
 
 fn start_postgres(root: &Path, log: &Path) -> Result<Server> {
