@@ -82,6 +82,17 @@ fn check_total(invoice: &InvoiceDocument) -> Result<(), PdfError> {
     })
 }
 
+/// The first lines of what has a fixed place and is short, unless somebody numbers invoices with a novel.
+fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
+    if lines.len() > most {
+        lines.truncate(most);
+        if let Some(last) = lines.last_mut() {
+            last.push('…');
+        }
+    }
+    lines
+}
+
 /// The pages so far, and how far down the last one is filled.
 struct Sheet<'t> {
     typefaces: &'t Typefaces,
@@ -100,7 +111,7 @@ impl Sheet<'_> {
         ];
         let mut right_y = TOP + 2.0 * LEADING;
         for (name, value) in &facts {
-            for line in self.typefaces.wrap(value, BODY, 190.0) {
+            for line in shortened(self.typefaces.wrap(value, BODY, 190.0), 3) {
                 self.right(RIGHT, right_y, &line, BODY);
                 right_y += LEADING;
             }
@@ -208,15 +219,12 @@ impl Sheet<'_> {
         for number in 1..=count {
             let text = format!("Page {number} of {count}");
             let x = RIGHT - self.typefaces.width(&text, SMALL);
-            let name = self
-                .typefaces
-                .wrap(&format!("Invoice {}", invoice.number), SMALL, half)
-                .swap_remove(0);
+            let name = self.typefaces.wrap(&format!("Invoice {}", invoice.number), SMALL, half);
             let page = &mut self.pages[number - 1];
             page.push(Element::Text {
                 x: LEFT,
                 y: FOOT,
-                text: name,
+                text: shortened(name, 1).concat(),
                 style: SMALL,
             });
             page.push(Element::Text {
