@@ -123,7 +123,8 @@ impl Planner {
             let emptiest = self.emptiest(|_| true).expect("there is at least one shard");
             let Target { fair, high, piece, .. } = self.targets[emptiest];
             let held = self.circle.held(emptiest);
-            let most = (high.saturating_sub(held)).min(self.missing(emptiest) + *spare);
+            // At least one position: rounding may have it that the emptiest lacks none and another one does.
+            let most = high.saturating_sub(held).min(self.missing(emptiest) + *spare).max(1);
             if len <= most {
                 return self.hand(arc, emptiest, spare);
             }
