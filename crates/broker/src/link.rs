@@ -210,14 +210,14 @@ async fn watch_over(
             return "the connection ended".to_owned();
         }
         if announced != Some(status.blocked()) {
-            announced = Some(status.blocked());
+            let before = announced.replace(status.blocked());
             let blocked = status.blocked().then(|| reason.clone());
             if let Some(reason) = &blocked {
                 warn!(
                     connection = config.connection_name,
                     reason, "the broker takes no messages for now"
                 );
-            } else if number > 0 {
+            } else if before.is_some() {
                 info!(connection = config.connection_name, "the broker takes messages");
             }
             state.send_replace(State::Up {
