@@ -1,6 +1,7 @@
 //! The definitions as YAML, and the checks that hold for every one of them.
 
 use kube::CustomResourceExt;
+use serde_yaml_ng::Value;
 
 use crate::{OrderCluster, OrderShard};
 
@@ -25,12 +26,31 @@ pub fn manifests() -> Result<Vec<Manifest>, serde_yaml_ng::Error> {
     ]
     .into_iter()
     .map(|(file, crd)| {
-        Ok(Manifest {
-            file,
-            yaml: format!("{header}{}", serde_yaml_ng::to_string(&crd)?),
-        })
+        let mut crd = serde_yaml_ng::to_value(&crd)?;
+        join_lines(&mut crd);
+        let yaml = format!("{header}{}", serde_yaml_ng::to_string(&crd)?);
+        Ok(Manifest { file, yaml })
     })
     .collect()
+}
+
+/// Makes each paragraph of a description one line: `kubectl explain` breaks lines by itself, and keeps those it finds.
+fn join_lines(value: &mut Value) {
+    match value {
+        Value::Mapping(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(text) if key.as_str() == Some("description") => {
+                        let paragraphs: Vec<String> = text.split("\n\n").map(|p| p.replace('\n', " ")).collect();
+                        *text = paragraphs.join("\n\n");
+                    }
+                    other => join_lines(other),
+                }
+            }
+        }
+        Value::Sequence(list) => list.iter_mut().for_each(join_lines),
+        _ => {}
+    }
 }
 
 #[cfg(test)]

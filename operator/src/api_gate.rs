@@ -30,18 +30,25 @@ pub(crate) struct Fence {
 impl Fence {
     /// Lets nothing through until [`Fence::open_until`].
     pub(crate) fn closed() -> Self {
-        Self { start: Instant::now(), until: Arc::new(AtomicU64::new(0)) }
+        Self {
+            start: Instant::now(),
+            until: Arc::new(AtomicU64::new(0)),
+        }
     }
 
     /// Lets everything through, for a process that needs no Lease.
     pub(crate) fn open() -> Self {
-        Self { start: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)) }
+        Self {
+            start: Instant::now(),
+            until: Arc::new(AtomicU64::new(u64::MAX)),
+        }
     }
 
     /// Lets writes through up to `deadline`.
     pub(crate) fn open_until(&self, deadline: Instant) {
         let after = deadline.saturating_duration_since(self.start).as_micros();
-        self.until.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.until
+            .store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Lets nothing through any more.
@@ -74,7 +81,10 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, gate: self.clone() }
+        Gate {
+            inner,
+            gate: self.clone(),
+        }
     }
 }
 
@@ -101,9 +111,19 @@ where
         if let Some(verb) = writing_verb(request.method()) {
             let path = request.uri().path();
             if !self.gate.fence.is_open() {
-                return Either::Right(ready(Err(NotLeading { verb, path: path.to_owned() }.into())));
+                return Either::Right(ready(Err(NotLeading {
+                    verb,
+                    path: path.to_owned(),
+                }
+                .into())));
             }
-            self.gate.writes.get_or_create(&ApiWrite { kind: resource_of(path), verb }).inc();
+            self.gate
+                .writes
+                .get_or_create(&ApiWrite {
+                    kind: resource_of(path),
+                    verb,
+                })
+                .inc();
         }
         Either::Left(self.inner.call(request))
     }
@@ -148,7 +168,10 @@ mod tests {
             ("/api/v1/namespaces/shop/secrets", "secrets"),
             ("/api/v1/namespaces/shop", "namespaces"),
             ("/apis/apps/v1/namespaces/shop/statefulsets/shop-0", "statefulsets"),
-            ("/apis/ringwright.dev/v1alpha1/namespaces/shop/orderclusters/shop/status", "orderclusters/status"),
+            (
+                "/apis/ringwright.dev/v1alpha1/namespaces/shop/orderclusters/shop/status",
+                "orderclusters/status",
+            ),
             ("/", "unknown"),
         ] {
             assert_eq!(resource_of(path), resource, "{path}");
@@ -157,13 +180,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_is_counted_and_refused_once_the_fence_is_closed_while_reads_go_on() {
-        let layer = GateLayer { fence: Fence::closed(), writes: Family::default() };
+        let layer = GateLayer {
+            fence: Fence::closed(),
+            writes: Family::default(),
+        };
         let client = layer.layer(service_fn(|_: Request<()>| async { Ok::<_, BoxError>(()) }));
-        let request = |method: Method| Request::builder().method(method).uri("/api/v1/namespaces/a/pods/b").body(());
-        let written = ApiWrite { kind: "pods".to_owned(), verb: "patch" };
+        let request = |method: Method| {
+            Request::builder()
+                .method(method)
+                .uri("/api/v1/namespaces/a/pods/b")
+                .body(())
+        };
+        let written = ApiWrite {
+            kind: "pods".to_owned(),
+            verb: "patch",
+        };
 
         client.clone().oneshot(request(Method::GET).unwrap()).await.unwrap();
-        let refused = client.clone().oneshot(request(Method::PATCH).unwrap()).await.unwrap_err();
+        let refused = client
+            .clone()
+            .oneshot(request(Method::PATCH).unwrap())
+            .await
+            .unwrap_err();
         assert!(refused.is::<NotLeading>());
         assert_eq!(layer.writes.get_or_create(&written).get(), 0);
 

@@ -44,17 +44,29 @@ enum Phase {
 impl Standing {
     /// Everything is as the specification asks.
     pub(crate) fn ready(reason: impl Reason, message: impl Into<String>) -> Self {
-        Self { phase: Phase::Ready, reason: reason.as_str(), message: message.into() }
+        Self {
+            phase: Phase::Ready,
+            reason: reason.as_str(),
+            message: message.into(),
+        }
     }
 
     /// On the way, or waiting for something that comes by itself.
     pub(crate) fn reconciling(reason: impl Reason, message: impl Into<String>) -> Self {
-        Self { phase: Phase::Reconciling, reason: reason.as_str(), message: message.into() }
+        Self {
+            phase: Phase::Reconciling,
+            reason: reason.as_str(),
+            message: message.into(),
+        }
     }
 
     /// Somebody has to act.
     pub(crate) fn stalled(reason: impl Reason, message: impl Into<String>) -> Self {
-        Self { phase: Phase::Stalled, reason: reason.as_str(), message: message.into() }
+        Self {
+            phase: Phase::Stalled,
+            reason: reason.as_str(),
+            message: message.into(),
+        }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -155,7 +167,10 @@ mod tests {
     }
 
     fn statuses(conditions: &[Condition]) -> Vec<(&str, &str)> {
-        conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
+        conditions
+            .iter()
+            .map(|c| (c.type_.as_str(), c.status.as_str()))
+            .collect()
     }
 
     #[test]
@@ -179,7 +194,9 @@ mod tests {
     fn a_condition_keeps_its_time_until_its_status_changes() {
         let mut before = Standing::reconciling(Because("Working"), "1 of 3").conditions(&[], Some(1));
         let long_ago = Time(Timestamp::from_second(1_000_000_000).unwrap());
-        before.iter_mut().for_each(|c| c.last_transition_time = long_ago.clone());
+        before
+            .iter_mut()
+            .for_each(|c| c.last_transition_time = long_ago.clone());
 
         let after = Standing::ready(Because("AllGood"), "3 of 3").conditions(&before, Some(1));
         assert_ne!(after[0].last_transition_time, long_ago, "Ready turned True");

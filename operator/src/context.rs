@@ -20,15 +20,24 @@ pub(crate) struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
 impl Context {
     pub(crate) fn new(client: Client, config: Config, metrics: Metrics) -> Self {
-        let reporter =
-            Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(config.identity.clone()) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, config, metrics }
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(config.identity.clone()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            config,
+            metrics,
+        }
     }
 
     /// Objects of one namespace.
@@ -55,7 +64,8 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
-        self.event(&about.object_ref(&()), EventType::Normal, reason, note.into()).await;
+        self.event(&about.object_ref(&()), EventType::Normal, reason, note.into())
+            .await;
     }
 
     /// Tells something a person should look at.
@@ -63,15 +73,21 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
-        self.event(&about.object_ref(&()), EventType::Warning, reason, note.into()).await;
+        self.event(&about.object_ref(&()), EventType::Warning, reason, note.into())
+            .await;
     }
 
     /// Writes an event. One that cannot be written never fails the step it tells of.
     pub(crate) async fn event(&self, about: &ObjectReference, type_: EventType, reason: &str, mut note: String) {
         // The API server refuses notes of more than 1 kB.
         note.truncate(note.floor_char_boundary(1000));
-        let event =
-            Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: reason.to_owned(),
+            secondary: None,
+        };
         if let Err(error) = self.recorder.publish(&event, about).await {
             warn!(reason, about = about.name.as_deref(), %error, "could not write an event");
         }

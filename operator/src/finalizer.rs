@@ -28,7 +28,12 @@ pub(crate) async fn remove<K>(api: &Api<K>, object: &K, finalizer: &str) -> Resu
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let left: Vec<String> = object.finalizers().iter().filter(|found| *found != finalizer).cloned().collect();
+    let left: Vec<String> = object
+        .finalizers()
+        .iter()
+        .filter(|found| *found != finalizer)
+        .cloned()
+        .collect();
     if left.len() == object.finalizers().len() {
         return Ok(());
     }
@@ -47,6 +52,7 @@ where
     let patch = json!({
         "metadata": {"resourceVersion": object.resource_version(), "finalizers": finalizers},
     });
-    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     Ok(())
 }

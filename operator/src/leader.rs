@@ -60,7 +60,12 @@ enum Attempt {
 impl Election {
     /// `client` must be one without the gate: the Lease is what opens it.
     pub(crate) fn new(client: Client, namespace: &str, identity: String, fence: Fence) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity, fence, seen: None }
+        Self {
+            api: Api::namespaced(client, namespace),
+            identity,
+            fence,
+            seen: None,
+        }
     }
 
     /// Waits until this process holds the Lease. False when `stop` came first.
@@ -120,7 +125,9 @@ impl Election {
     pub(crate) async fn release(&self) {
         self.fence.close();
         let given_up = async {
-            let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
+            let Some(mut lease) = self.api.get_opt(NAME).await? else {
+                return Ok(());
+            };
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() == Some(&self.identity) {
                 spec.holder_identity = None;
@@ -152,7 +159,10 @@ impl Election {
             Decision::Wait(holder) => Ok(Attempt::HeldBy(holder)),
             Decision::Write(spec) => {
                 // The resource version in it makes this a compare-and-swap.
-                let lease = Lease { spec: Some(spec), ..lease };
+                let lease = Lease {
+                    spec: Some(spec),
+                    ..lease
+                };
                 self.settle(self.api.replace(NAME, &PostParams::default(), &lease).await)
             }
         }
@@ -169,7 +179,10 @@ impl Election {
 
     fn first(&self) -> Lease {
         Lease {
-            metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(NAME.to_owned()),
+                ..ObjectMeta::default()
+            },
             spec: Some(taken(&self.identity, 0)),
         }
     }
@@ -191,9 +204,15 @@ fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> Deci
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
     let transitions = spec.lease_transitions.unwrap_or(0);
     if holder == identity {
-        return Decision::Write(LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..spec.clone() });
+        return Decision::Write(LeaseSpec {
+            renew_time: Some(MicroTime(Timestamp::now())),
+            ..spec.clone()
+        });
     }
-    let duration = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map_or(DURATION, Duration::from_secs);
+    let duration = spec
+        .lease_duration_seconds
+        .and_then(|s| u64::try_from(s).ok())
+        .map_or(DURATION, Duration::from_secs);
     if holder.is_empty() || unchanged >= duration {
         Decision::Write(taken(identity, transitions.saturating_add(1)))
     } else {
@@ -227,7 +246,10 @@ mod tests {
     #[test]
     fn a_lease_held_by_another_is_taken_only_after_it_has_not_changed_for_its_duration() {
         let held = taken("a", 3);
-        assert_eq!(decide(Some(&held), "b", DURATION - Duration::from_millis(1)), Decision::Wait("a".to_owned()));
+        assert_eq!(
+            decide(Some(&held), "b", DURATION - Duration::from_millis(1)),
+            Decision::Wait("a".to_owned())
+        );
         let spec = spec_of(decide(Some(&held), "b", DURATION));
         assert_eq!(spec.holder_identity.as_deref(), Some("b"));
         assert_eq!(spec.lease_transitions, Some(4));
@@ -235,8 +257,16 @@ mod tests {
 
     #[test]
     fn a_lease_that_was_given_up_is_taken_at_once() {
-        let given_up = LeaseSpec { holder_identity: None, ..taken("a", 0) };
-        assert_eq!(spec_of(decide(Some(&given_up), "b", Duration::ZERO)).holder_identity.as_deref(), Some("b"));
+        let given_up = LeaseSpec {
+            holder_identity: None,
+            ..taken("a", 0)
+        };
+        assert_eq!(
+            spec_of(decide(Some(&given_up), "b", Duration::ZERO))
+                .holder_identity
+                .as_deref(),
+            Some("b")
+        );
     }
 
     #[test]

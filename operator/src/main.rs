@@ -34,7 +34,10 @@ async fn main() -> anyhow::Result<()> {
     telemetry::init(config.log_format, &config.log_level)?;
     // Told explicitly: the first HTTP client without one would end the program.
     let provider = rustls::crypto::ring::default_provider();
-    anyhow::ensure!(provider.install_default().is_ok(), "another TLS provider was installed before");
+    anyhow::ensure!(
+        provider.install_default().is_ok(),
+        "another TLS provider was installed before"
+    );
     let stop = telemetry::shutdown_on_signal()?;
     let mut registry = telemetry::registry("operator", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
@@ -43,12 +46,24 @@ async fn main() -> anyhow::Result<()> {
     // Served to the end: a program that takes its time to stop is still watched.
     let serving = telemetry::serve(config.telemetry_listen, routes, CancellationToken::new());
 
-    let kubernetes = kube::Config::infer().await.context("find how to reach the Kubernetes API server")?;
+    let kubernetes = kube::Config::infer()
+        .await
+        .context("find how to reach the Kubernetes API server")?;
     // The Lease has a client of its own: it is what opens the gate of the other.
     let lease_client = kube::Client::try_from(kubernetes.clone()).context("make the client of the Lease")?;
-    let fence = if config.leader_election { Fence::closed() } else { Fence::open() };
-    let gate = GateLayer { fence: fence.clone(), writes: metrics.api_writes.clone() };
-    let client = ClientBuilder::try_from(kubernetes).context("make the Kubernetes client")?.with_layer(&gate).build();
+    let fence = if config.leader_election {
+        Fence::closed()
+    } else {
+        Fence::open()
+    };
+    let gate = GateLayer {
+        fence: fence.clone(),
+        writes: metrics.api_writes.clone(),
+    };
+    let client = ClientBuilder::try_from(kubernetes)
+        .context("make the Kubernetes client")?
+        .with_layer(&gate)
+        .build();
 
     let election = Election::new(lease_client, &config.namespace, config.identity.clone(), fence);
     let elected = config.leader_election.then_some(election);
@@ -88,5 +103,8 @@ async fn lead(context: Arc<Context>, election: Option<Election>, stop: Cancellat
 
 /// Runs every controller until `stop`; each finishes the reconciles it has begun.
 async fn controllers(context: Arc<Context>, stop: CancellationToken) {
-    tokio::join!(order_cluster::run(Arc::clone(&context), stop.clone()), order_shard::run(context, stop));
+    tokio::join!(
+        order_cluster::run(Arc::clone(&context), stop.clone()),
+        order_shard::run(context, stop)
+    );
 }

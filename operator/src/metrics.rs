@@ -38,7 +38,10 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(namespace: &str, cluster: &str) -> Self {
-        Self { namespace: namespace.to_owned(), cluster: cluster.to_owned() }
+        Self {
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+        }
     }
 }
 
@@ -70,7 +73,11 @@ impl Metrics {
             ring_epoch: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("operator");
-        registry.register("reconciles", "Reconciles by kind and outcome", metrics.reconciles.clone());
+        registry.register(
+            "reconciles",
+            "Reconciles by kind and outcome",
+            metrics.reconciles.clone(),
+        );
         registry.register(
             "reconcile_seconds",
             "How long reconciles take",
@@ -82,9 +89,21 @@ impl Metrics {
             metrics.api_writes.clone(),
         );
         registry.register("leader", "1 while this process holds the Lease", metrics.leader.clone());
-        registry.register("shards_wanted", "Shards a cluster asks for", metrics.shards_wanted.clone());
-        registry.register("shards_ready", "Shards of a cluster that are as asked for", metrics.shards_ready.clone());
-        registry.register("ring_epoch", "Epoch of a cluster's published ring", metrics.ring_epoch.clone());
+        registry.register(
+            "shards_wanted",
+            "Shards a cluster asks for",
+            metrics.shards_wanted.clone(),
+        );
+        registry.register(
+            "shards_ready",
+            "Shards of a cluster that are as asked for",
+            metrics.shards_ready.clone(),
+        );
+        registry.register(
+            "ring_epoch",
+            "Epoch of a cluster's published ring",
+            metrics.ring_epoch.clone(),
+        );
         metrics
     }
 
@@ -92,7 +111,9 @@ impl Metrics {
     pub(crate) fn reconciled(&self, kind: &'static str, succeeded: bool, took: Duration) {
         let outcome = if succeeded { "ok" } else { "error" };
         self.reconciles.get_or_create(&Reconcile { kind, outcome }).inc();
-        self.reconcile_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+        self.reconcile_seconds
+            .get_or_create(&Kind { kind })
+            .observe(took.as_secs_f64());
     }
 
     /// Forgets a cluster that is gone.

@@ -9,9 +9,10 @@ use serde_json::Value;
 /// some of them. Quantities are compared by value: it writes `1000m` as `1`.
 pub(crate) fn covers(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, wanted)| live.get(key).map_or_else(|| is_empty(wanted), |live| covers(live, wanted))),
+        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
+            live.get(key)
+                .map_or_else(|| is_empty(wanted), |live| covers(live, wanted))
+        }),
         (Value::Array(live), Value::Array(wanted)) => {
             live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| covers(live, wanted))
         }
@@ -42,7 +43,9 @@ fn quantity(value: &Value) -> Option<f64> {
         Value::String(text) => text.as_str(),
         _ => return None,
     };
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let factor = match suffix {
         "" => 1.0,
@@ -86,7 +89,10 @@ mod tests {
 
     #[test]
     fn quantities_are_compared_by_value() {
-        assert!(covers(&json!({"cpu": "1", "memory": "1Gi"}), &json!({"cpu": "1000m", "memory": "1024Mi"})));
+        assert!(covers(
+            &json!({"cpu": "1", "memory": "1Gi"}),
+            &json!({"cpu": "1000m", "memory": "1024Mi"})
+        ));
         assert!(!covers(&json!({"cpu": "1"}), &json!({"cpu": "1001m"})));
         assert!(!covers(&json!({"image": "a:1"}), &json!({"image": "a:2"})));
     }

@@ -79,7 +79,10 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
 {
     let (kind, name) = (K::kind(&()).into_owned(), desired.name_any());
-    let live = api.get_opt(&name).await.map_err(|source| ApplyError::Read { kind, name, source })?;
+    let live = api
+        .get_opt(&name)
+        .await
+        .map_err(|source| ApplyError::Read { kind, name, source })?;
     apply_over(api, live, desired).await
 }
 
@@ -89,7 +92,11 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
 {
     let (kind, name) = (K::kind(&()).into_owned(), desired.name_any());
-    let encode = |source| ApplyError::Encode { kind: kind.clone(), name: name.clone(), source };
+    let encode = |source| ApplyError::Encode {
+        kind: kind.clone(),
+        name: name.clone(),
+        source,
+    };
     let wanted = to_apply(desired).map_err(encode)?;
     if let Some(live) = &live
         && covers(&serde_json::to_value(live).map_err(encode)?, &wanted)
@@ -137,8 +144,16 @@ mod tests {
 
     fn map(entries: &[(&str, &str)]) -> ConfigMap {
         ConfigMap {
-            metadata: ObjectMeta { name: Some("a".to_owned()), ..ObjectMeta::default() },
-            data: Some(entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+            metadata: ObjectMeta {
+                name: Some("a".to_owned()),
+                ..ObjectMeta::default()
+            },
+            data: Some(
+                entries
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                    .collect(),
+            ),
             ..ConfigMap::default()
         }
     }

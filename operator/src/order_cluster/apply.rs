@@ -45,7 +45,12 @@ pub(crate) async fn record(
     let name = super::names::system_secret(&cluster.name);
     // Read anew: it may have just been made, and must keep the passwords it was made with.
     let live = api.get_opt(&name).await?;
-    let secret = build::system_secret(cluster, live.as_ref().or(observed.secrets.get(&name)), record, new_password);
+    let secret = build::system_secret(
+        cluster,
+        live.as_ref().or(observed.secrets.get(&name)),
+        record,
+        new_password,
+    );
     apply_over(&api, live, &secret).await?;
     Ok(())
 }
@@ -75,13 +80,27 @@ pub(crate) async fn shards(
 async fn tell_of(operator: &Operator, cluster: &Cluster, step: Step, applied: &Applied<OrderShard>) {
     match (applied, step) {
         (Applied::Created(shard), _) => {
-            operator.tell(cluster, "ShardCreated", format!("Created shard {}", shard.name_any())).await;
+            operator
+                .tell(cluster, "ShardCreated", format!("Created shard {}", shard.name_any()))
+                .await;
         }
         (Applied::Changed(shard), Step::Update) => {
-            operator.tell(cluster, "ShardUpdated", format!("Gave shard {} its new settings", shard.name_any())).await;
+            operator
+                .tell(
+                    cluster,
+                    "ShardUpdated",
+                    format!("Gave shard {} its new settings", shard.name_any()),
+                )
+                .await;
         }
         (Applied::Changed(shard), _) => {
-            operator.tell(cluster, "ShardRepaired", format!("Put shard {} right", shard.name_any())).await;
+            operator
+                .tell(
+                    cluster,
+                    "ShardRepaired",
+                    format!("Put shard {} right", shard.name_any()),
+                )
+                .await;
         }
         (Applied::Unchanged(_), _) => {}
     }

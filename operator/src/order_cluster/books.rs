@@ -68,28 +68,43 @@ impl Databases {
 
     /// Connects by the pod's address: its name may not resolve yet while it is new.
     async fn connect(&self, keeper: &Keeper) -> Result<PgConnection, BookError> {
-        let address = |why: String| BookError::Address { master: keeper.master.clone(), why };
+        let address = |why: String| BookError::Address {
+            master: keeper.master.clone(),
+            why,
+        };
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &keeper.namespace);
-        let pod = pods.get(&keeper.master).await.map_err(|error| address(error.to_string()))?;
+        let pod = pods
+            .get(&keeper.master)
+            .await
+            .map_err(|error| address(error.to_string()))?;
         let ip = pod
             .status
             .and_then(|status| status.pod_ip)
             .ok_or_else(|| address("its pod has no address yet".to_owned()))?;
         let target = AdminTarget {
-            host: if ip.contains(':') { format!("[{ip}]:{PORT}") } else { format!("{ip}:{PORT}") },
+            host: if ip.contains(':') {
+                format!("[{ip}]:{PORT}")
+            } else {
+                format!("{ip}:{PORT}")
+            },
             database: DATABASE.to_owned(),
             user: "postgres".to_owned(),
             password: self.superuser_password(keeper).await.map_err(address)?,
             ssl_mode: PgSslMode::Prefer,
             ca_file: None,
         };
-        admin::connect(&target).await.map_err(|source| keeper.database_error(source))
+        admin::connect(&target)
+            .await
+            .map_err(|source| keeper.database_error(source))
     }
 
     async fn superuser_password(&self, keeper: &Keeper) -> Result<SecretString, String> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &keeper.namespace);
         let name = names::system_secret(&keeper.cluster);
-        let secret = secrets.get(&name).await.map_err(|error| format!("Secret {name}: {error}"))?;
+        let secret = secrets
+            .get(&name)
+            .await
+            .map_err(|error| format!("Secret {name}: {error}"))?;
         secret
             .data
             .and_then(|mut data| data.remove("superuser-password"))
@@ -107,11 +122,16 @@ impl Debug for Databases {
 
 impl Keeper {
     fn database_error(&self, source: AdminError) -> BookError {
-        BookError::Database { shard: self.shard.clone(), source }
+        BookError::Database {
+            shard: self.shard.clone(),
+            source,
+        }
     }
 
     fn silent(&self) -> BookError {
-        BookError::Silent { shard: self.shard.clone() }
+        BookError::Silent {
+            shard: self.shard.clone(),
+        }
     }
 }
 
@@ -120,7 +140,9 @@ impl Books for Databases {
     async fn read(&self, keeper: &Keeper) -> Result<Vec<OwnedRange>, BookError> {
         let reading = async {
             let mut connection = self.connect(keeper).await?;
-            admin::read_ranges(&mut connection).await.map_err(|source| keeper.database_error(source))
+            admin::read_ranges(&mut connection)
+                .await
+                .map_err(|source| keeper.database_error(source))
         };
         timeout(PATIENCE, reading).await.map_err(|_| keeper.silent())?
     }
@@ -128,8 +150,9 @@ impl Books for Databases {
     async fn claim(&self, keeper: &Keeper, ranges: &[Range]) -> Result<(), BookError> {
         // No limit on the statement itself: a commit that waits for a standby must not be cut off (it would look
         // undone and be there). Another reconcile waits behind this one, which is right.
-        let mut connection =
-            timeout(PATIENCE, self.connect(keeper)).await.map_err(|_| keeper.silent())??;
+        let mut connection = timeout(PATIENCE, self.connect(keeper))
+            .await
+            .map_err(|_| keeper.silent())??;
         admin::claim_initial_ranges(&mut connection, ranges)
             .await
             .map_err(|source| keeper.database_error(source))

@@ -31,8 +31,12 @@ const LOGINS: [(&str, &str); 4] = [
 ];
 
 /// Passwords of the system Secret.
-const SYSTEM_PASSWORDS: [&str; 4] =
-    ["superuser-password", "replication-password", "rewind-password", "patroni-password"];
+const SYSTEM_PASSWORDS: [&str; 4] = [
+    "superuser-password",
+    "replication-password",
+    "rewind-password",
+    "patroni-password",
+];
 
 /// A shard's resource.
 pub(crate) fn shard(cluster: &Cluster, ordinal: u16, spec: &OrderShardSpec) -> OrderShard {
@@ -78,7 +82,12 @@ pub(crate) fn secrets(
             secret(cluster, name, "kubernetes.io/basic-auth", data)
         })
         .collect();
-    secrets.push(system_secret(cluster, found.get(&names::system_secret(&cluster.name)), record, new_password));
+    secrets.push(system_secret(
+        cluster,
+        found.get(&names::system_secret(&cluster.name)),
+        record,
+        new_password,
+    ));
     secrets
 }
 
@@ -94,8 +103,12 @@ pub(crate) fn system_secret(
         let password = kept(found, key).unwrap_or_else(|| text(new_password()));
         (key, password)
     });
-    let mut secret =
-        secret(cluster, names::system_secret(&cluster.name), "Opaque", passwords.into_iter().chain([patroni]));
+    let mut secret = secret(
+        cluster,
+        names::system_secret(&cluster.name),
+        "Opaque",
+        passwords.into_iter().chain([patroni]),
+    );
     secret.metadata.annotations = Some(record.annotations());
     secret
 }
@@ -121,7 +134,12 @@ fn secret<'a>(
 
 /// What a Secret has under a key, if it is not empty.
 fn kept(secret: Option<&Secret>, key: &str) -> Option<ByteString> {
-    secret?.data.as_ref()?.get(key).filter(|value| !value.0.is_empty()).cloned()
+    secret?
+        .data
+        .as_ref()?
+        .get(key)
+        .filter(|value| !value.0.is_empty())
+        .cloned()
 }
 
 fn text(value: impl Into<String>) -> ByteString {
@@ -141,16 +159,29 @@ pub(crate) fn ring_metadata(cluster: &Cluster, data_id: &str) -> ObjectMeta {
 
 /// The ring's ConfigMap in place of `live`, with the labels and annotations others gave it.
 pub(crate) fn ring_config_map(metadata: ObjectMeta, live: Option<&ConfigMap>, ring: &Ring) -> ConfigMap {
-    let EncodedRing { ring_json, tokens, digest } = ring::encode(ring);
+    let EncodedRing {
+        ring_json,
+        tokens,
+        digest,
+    } = ring::encode(ring);
     let mut merged = live.map(|live| live.metadata.clone()).unwrap_or_default();
     merged.name = metadata.name;
     merged.namespace = metadata.namespace;
     merged.managed_fields = None;
-    merged.labels.get_or_insert_default().extend(metadata.labels.unwrap_or_default());
-    merged.annotations.get_or_insert_default().extend(metadata.annotations.unwrap_or_default());
+    merged
+        .labels
+        .get_or_insert_default()
+        .extend(metadata.labels.unwrap_or_default());
+    merged
+        .annotations
+        .get_or_insert_default()
+        .extend(metadata.annotations.unwrap_or_default());
     ConfigMap {
         metadata: merged,
-        data: Some(BTreeMap::from([(RING_JSON.to_owned(), ring_json), (DIGEST.to_owned(), digest)])),
+        data: Some(BTreeMap::from([
+            (RING_JSON.to_owned(), ring_json),
+            (DIGEST.to_owned(), digest),
+        ])),
         binary_data: Some(BTreeMap::from([(TOKENS.to_owned(), ByteString(tokens))])),
         immutable: None,
     }
@@ -158,7 +189,13 @@ pub(crate) fn ring_config_map(metadata: ObjectMeta, live: Option<&ConfigMap>, ri
 
 /// The ring as a ConfigMap carries it; what is missing is empty, and does not decode.
 pub(crate) fn encoded_ring(map: &ConfigMap) -> EncodedRing {
-    let text = |key: &str| map.data.as_ref().and_then(|data| data.get(key)).cloned().unwrap_or_default();
+    let text = |key: &str| {
+        map.data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .cloned()
+            .unwrap_or_default()
+    };
     EncodedRing {
         ring_json: text(RING_JSON),
         digest: text(DIGEST),

@@ -3,7 +3,7 @@
 //! Its shards go first, each in its own orderly way. Then, by the deletion policy, credentials and ring stay for a cluster
 //! created again under the name, or go too. Volumes are the shards' part.
 
-use crds::{DeletionPolicy, OrderCluster, OrderShard, labels::CLUSTER_FINALIZER};
+use crds::{DeletionPolicy, OrderCluster, OrderShard, labels};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Resource, ResourceExt,
@@ -34,21 +34,33 @@ pub(crate) async fn delete(operator: &Operator, resource: &OrderCluster) -> Resu
         }
         delete_if_there(&operator.context.api::<ConfigMap>(&namespace), &names::ring(&name)).await?;
     }
-    operator.context.metrics.forget_cluster(&metrics::Cluster::new(&namespace, &name));
+    operator
+        .context
+        .metrics
+        .forget_cluster(&metrics::Cluster::new(&namespace, &name));
     if let Some(uid) = resource.uid() {
         operator.memory.forget(&uid);
     }
     let api = operator.context.api::<OrderCluster>(&namespace);
-    Ok(finalizer::remove(&api, resource, CLUSTER_FINALIZER).await?)
+    Ok(finalizer::remove(&api, resource, labels::CLUSTER_FINALIZER).await?)
 }
 
-/// Found by owner: those of another cluster that once had the name are not touched.
+/// Found by owner: those of another cluster that once had the name are not touched. One whose owner was taken off by hand
+/// is still known by its label.
 async fn shards_owned_by(operator: &Operator, resource: &OrderCluster) -> Result<Vec<OrderShard>, Error> {
     let selected = kube::api::ListParams::default().fields(&format!("spec.cluster={}", resource.name_any()));
-    let api = operator.context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
+    let api = operator
+        .context
+        .api::<OrderShard>(&resource.namespace().unwrap_or_default());
     let uid = resource.uid().unwrap_or_default();
     let all = api.list(&selected).await?;
-    let owned = |shard: &OrderShard| shard.owner_references().iter().any(|owner| owner.uid == uid);
+    let owned = |shard: &OrderShard| match shard.owner_references() {
+        [] => shard
+            .labels()
+            .get(labels::MANAGED_BY)
+            .is_some_and(|by| by == labels::MANAGED_BY_OPERATOR),
+        owners => owners.iter().any(|owner| owner.uid == uid),
+    };
     Ok(all.items.into_iter().filter(owned).collect())
 }
 
@@ -56,7 +68,8 @@ async fn shards_owned_by(operator: &Operator, resource: &OrderCluster) -> Result
 async fn delete_shard(api: &Api<OrderShard>, shard: &OrderShard, policy: DeletionPolicy) -> Result<(), Error> {
     if shard.spec.deletion_policy != policy {
         let patch = json!({"spec": {"deletionPolicy": policy}});
-        api.patch(&shard.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        api.patch(&shard.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
     }
     delete_if_there(api, &shard.name_any()).await
 }

@@ -31,7 +31,10 @@ impl Memory {
     /// Whether the ring with this digest agreed with the books lately.
     pub(crate) fn trusts(&self, uid: &str, digest: &str) -> bool {
         self.with(uid, |cluster| {
-            cluster.verified.as_ref().is_some_and(|(verified, at)| verified == digest && at.elapsed() < TRUST)
+            cluster
+                .verified
+                .as_ref()
+                .is_some_and(|(verified, at)| verified == digest && at.elapsed() < TRUST)
         })
     }
 
@@ -39,7 +42,11 @@ impl Memory {
     pub(crate) fn verified(&self, uid: &str, digest: &str) {
         self.with(uid, |cluster| {
             // The time stands while the digest does: trust has to end, however often it is asked for.
-            if cluster.verified.as_ref().is_none_or(|(verified, at)| verified != digest || at.elapsed() >= TRUST) {
+            if cluster
+                .verified
+                .as_ref()
+                .is_none_or(|(verified, at)| verified != digest || at.elapsed() >= TRUST)
+            {
                 cluster.verified = Some((digest.to_owned(), Instant::now()));
             }
         });
@@ -48,7 +55,9 @@ impl Memory {
     /// How long the next publication has to wait.
     pub(crate) fn publish_after(&self, uid: &str) -> Option<Duration> {
         let since = self.with(uid, |cluster| cluster.published)?;
-        PUBLISH_PERIOD.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+        PUBLISH_PERIOD
+            .checked_sub(since.elapsed())
+            .filter(|left| !left.is_zero())
     }
 
     /// A ring was published.
@@ -78,7 +87,10 @@ impl Memory {
 
     /// The cluster is gone.
     pub(crate) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(uid);
     }
 
     fn with<T>(&self, uid: &str, look: impl FnOnce(&mut Remembered) -> T) -> T {

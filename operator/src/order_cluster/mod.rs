@@ -45,12 +45,7 @@ use self::{
     status::Progress,
     validate::Cluster,
 };
-use crate::{
-    apply::ApplyError,
-    conditions::made_by_operator,
-    context::Context,
-    finalizer, metrics,
-};
+use crate::{apply::ApplyError, conditions::made_by_operator, context::Context, finalizer, metrics};
 
 /// What the controller works with.
 #[derive(Debug)]
@@ -84,10 +79,13 @@ pub(crate) enum Error {
 /// Runs the controller until `stop`, and finishes the reconciles that have begun.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let books = Box::new(Databases::new(context.client.clone()));
-    let operator = Arc::new(Operator { context: Arc::clone(&context), books, memory: Memory::default() });
+    let operator = Arc::new(Operator {
+        context: Arc::clone(&context),
+        books,
+        memory: Memory::default(),
+    });
     let made = |component: &str| {
-        watcher::Config::default()
-            .labels(&format!("{},{}={component}", made_by_operator(), labels::COMPONENT))
+        watcher::Config::default().labels(&format!("{},{}={component}", made_by_operator(), labels::COMPONENT))
     };
     // Several children that change at once are one reconcile.
     let config = Config::default().debounce(Duration::from_millis(100)).concurrency(8);
@@ -96,8 +94,12 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         .watches(context.watched::<OrderShard>(), watcher::Config::default(), |shard| {
             cluster_named(&shard, &shard.spec.cluster)
         })
-        .watches(context.watched::<Secret>(), made(build::CREDENTIALS), |secret| cluster_of(&secret))
-        .watches(context.watched::<ConfigMap>(), made(build::RING), |map| cluster_of(&map))
+        .watches(context.watched::<Secret>(), made(build::CREDENTIALS), |secret| {
+            cluster_of(&secret)
+        })
+        .watches(context.watched::<ConfigMap>(), made(build::RING), |map| {
+            cluster_of(&map)
+        })
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, retry, operator)
         .for_each(|result| async move {
@@ -121,11 +123,16 @@ fn cluster_named<K: Resource>(object: &K, cluster: &str) -> Option<ObjectRef<Ord
 async fn reconcile(resource: Arc<OrderCluster>, operator: Arc<Operator>) -> Result<Action, Error> {
     let started = Instant::now();
     let result = if resource.metadata.deletion_timestamp.is_some() {
-        delete::delete(&operator, &resource).await.map(|()| Action::await_change())
+        delete::delete(&operator, &resource)
+            .await
+            .map(|()| Action::await_change())
     } else {
         converge(&operator, &resource).await
     };
-    operator.context.metrics.reconciled("OrderCluster", result.is_ok(), started.elapsed());
+    operator
+        .context
+        .metrics
+        .reconciled("OrderCluster", result.is_ok(), started.elapsed());
     match &result {
         Ok(_) => operator.memory.succeeded(&resource.uid().unwrap_or_default()),
         Err(error) => status::failed(&operator, &resource, error).await,
@@ -135,7 +142,9 @@ async fn reconcile(resource: Arc<OrderCluster>, operator: Arc<Operator>) -> Resu
 
 /// Observe, decide, act, report.
 async fn converge(operator: &Operator, resource: &OrderCluster) -> Result<Action, Error> {
-    let api = operator.context.api::<OrderCluster>(&resource.namespace().unwrap_or_default());
+    let api = operator
+        .context
+        .api::<OrderCluster>(&resource.namespace().unwrap_or_default());
     if finalizer::ensure(&api, resource, labels::CLUSTER_FINALIZER).await? {
         return Ok(Action::await_change());
     }
@@ -205,21 +214,28 @@ impl Operator {
     /// Tells a step on the cluster's resource.
     async fn tell(&self, cluster: &Cluster, reason: &str, note: String) {
         tracing::info!(cluster = cluster.name, namespace = cluster.namespace, reason, note);
-        self.context.event(&cluster.reference, EventType::Normal, reason, note).await;
+        self.context
+            .event(&cluster.reference, EventType::Normal, reason, note)
+            .await;
     }
 
     /// Warns on the cluster's resource, once for each saying.
     async fn warn_once(&self, cluster: &Cluster, reason: &str, note: String) {
         if self.memory.first_time(&cluster.uid, &note) {
             warn!(cluster = cluster.name, namespace = cluster.namespace, reason, note);
-            self.context.event(&cluster.reference, EventType::Warning, reason, note).await;
+            self.context
+                .event(&cluster.reference, EventType::Warning, reason, note)
+                .await;
         }
     }
 
     /// Whoever makes OrderShards by hand gets past the admission policy only where it is not installed.
     async fn warn_of_strangers(&self, cluster: &Cluster, observed: &Observed) {
         for stranger in &observed.foreign {
-            let note = format!("OrderShard {} was not made by the operator and is ignored", stranger.name_any());
+            let note = format!(
+                "OrderShard {} was not made by the operator and is ignored",
+                stranger.name_any()
+            );
             self.warn_once(cluster, "ForeignShard", note).await;
         }
     }
@@ -227,15 +243,26 @@ impl Operator {
     fn measure(&self, cluster: &Cluster, progress: &Progress) {
         let labels = metrics::Cluster::new(&cluster.namespace, &cluster.name);
         let metrics = &self.context.metrics;
-        let ready = progress.shards.values().filter(|shard| plan::shard_is_ready(shard)).count();
+        let ready = progress
+            .shards
+            .values()
+            .filter(|shard| plan::shard_is_ready(shard))
+            .count();
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         metrics.shards_wanted.get_or_create(&labels).set(cluster.shards.into());
         metrics.shards_ready.get_or_create(&labels).set(number(ready));
         if let Some(epoch) = progress.ring.epoch() {
-            metrics.ring_epoch.get_or_create(&labels).set(i64::try_from(epoch.get()).unwrap_or(i64::MAX));
+            metrics
+                .ring_epoch
+                .get_or_create(&labels)
+                .set(i64::try_from(epoch.get()).unwrap_or(i64::MAX));
         }
     }
 }
 
+#[cfg(test)]
+mod fake_api;
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod scenario_tests;

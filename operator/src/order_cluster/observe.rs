@@ -72,10 +72,9 @@ pub(crate) async fn observe(
     cluster: &Cluster,
 ) -> Result<Observed, kube::Error> {
     let maps = context.api::<ConfigMap>(&cluster.namespace);
-    let (found, secrets, map) =
-        tokio::try_join!(shards_of(context, cluster), secrets_of(context, cluster), async {
-            maps.get_opt(&names::ring(&cluster.name)).await
-        })?;
+    let (found, secrets, map) = tokio::try_join!(shards_of(context, cluster), secrets_of(context, cluster), async {
+        maps.get_opt(&names::ring(&cluster.name)).await
+    })?;
     let ring = PublishedRing::of(map);
     let record = Record::recall(Sources {
         cluster: resource,
@@ -84,16 +83,28 @@ pub(crate) async fn observe(
         ring: ring.intact(),
         shards: &found,
     });
-    let (mine, foreign): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|shard| belongs(shard, cluster, &record));
-    let shards = mine.into_iter().filter_map(|shard| Some((ordinal_of(&shard)?, shard))).collect();
-    Ok(Observed { shards, foreign, secrets, ring, record })
+    let (mine, foreign): (Vec<_>, Vec<_>) = found.into_iter().partition(|shard| belongs(shard, cluster, &record));
+    let shards = mine
+        .into_iter()
+        .filter_map(|shard| Some((ordinal_of(&shard)?, shard)))
+        .collect();
+    Ok(Observed {
+        shards,
+        foreign,
+        secrets,
+        ring,
+        record,
+    })
 }
 
 /// Every resource that says it is a shard of the cluster, labelled or not.
 pub(crate) async fn shards_of(context: &Context, cluster: &Cluster) -> Result<Vec<OrderShard>, kube::Error> {
     let selected = ListParams::default().fields(&format!("spec.cluster={}", cluster.name));
-    Ok(context.api::<OrderShard>(&cluster.namespace).list(&selected).await?.items)
+    Ok(context
+        .api::<OrderShard>(&cluster.namespace)
+        .list(&selected)
+        .await?
+        .items)
 }
 
 async fn secrets_of(context: &Context, cluster: &Cluster) -> Result<BTreeMap<String, Secret>, kube::Error> {

@@ -75,7 +75,10 @@ pub(crate) struct Known<'a> {
 impl Plan {
     /// Ordinals of the shards with this step.
     pub(crate) fn with_step(&self, step: Step) -> impl Iterator<Item = u16> + '_ {
-        self.shards.iter().filter(move |(_, shard)| shard.step == step).map(|(ordinal, _)| *ordinal)
+        self.shards
+            .iter()
+            .filter(move |(_, shard)| shard.step == step)
+            .map(|(ordinal, _)| *ordinal)
     }
 }
 
@@ -89,7 +92,13 @@ pub(crate) fn plan(cluster: &Cluster, known: Known<'_>) -> Plan {
             let found = known.shards.get(&ordinal);
             let (spec, refused) = wanted(cluster, known, ordinal, found);
             refusals.extend(refused);
-            (ordinal, PlannedShard { step: first_step(cluster, known, ordinal, &spec), spec })
+            (
+                ordinal,
+                PlannedShard {
+                    step: first_step(cluster, known, ordinal, &spec),
+                    spec,
+                },
+            )
         })
         .collect();
     stagger(&mut shards, known.shards, cluster.max_unavailable);
@@ -137,7 +146,11 @@ fn wanted(
     };
     let mut refusals = Vec::new();
     if weight != asked {
-        refusals.push(Refusal::Weight { ordinal, wanted: asked, have: weight });
+        refusals.push(Refusal::Weight {
+            ordinal,
+            wanted: asked,
+            have: weight,
+        });
     }
     if over.is_some_and(|over| over.drain) {
         refusals.push(Refusal::Drain { ordinal });
@@ -172,7 +185,10 @@ fn stagger(shards: &mut BTreeMap<u16, PlannedShard>, found: &BTreeMap<u16, Order
             free -= 1;
         } else {
             let deletion_policy = shard.spec.deletion_policy;
-            *shard = PlannedShard { step: Step::Hold, spec: found.spec.clone() };
+            *shard = PlannedShard {
+                step: Step::Hold,
+                spec: found.spec.clone(),
+            };
             shard.spec.deletion_policy = deletion_policy;
         }
     }
@@ -181,8 +197,11 @@ fn stagger(shards: &mut BTreeMap<u16, PlannedShard>, found: &BTreeMap<u16, Order
 /// Whether a shard is as its own resource asks.
 pub(crate) fn shard_is_ready(shard: &OrderShard) -> bool {
     shard.status.as_ref().is_some_and(|status| {
-        is_ready(&status.conditions, status.observed_generation, shard.metadata.generation)
-            && shard.metadata.deletion_timestamp.is_none()
+        is_ready(
+            &status.conditions,
+            status.observed_generation,
+            shard.metadata.generation,
+        ) && shard.metadata.deletion_timestamp.is_none()
     })
 }
 

@@ -40,10 +40,7 @@ pub(crate) enum RingState {
         why: BTreeMap<Ordinal, String>,
     },
     /// The shards contradict each other: nothing is published until somebody has looked.
-    Broken {
-        published: Option<Epoch>,
-        why: String,
-    },
+    Broken { published: Option<Epoch>, why: String },
 }
 
 impl RingState {
@@ -66,7 +63,10 @@ pub(crate) async fn settle(
     let mut record = observed.record.clone();
     let published = record.epoch;
     if let Some(damage) = observed.ring.damage() {
-        let note = format!("The ring in ConfigMap {} is refused: {damage}", names::ring(&cluster.name));
+        let note = format!(
+            "The ring in ConfigMap {} is refused: {damage}",
+            names::ring(&cluster.name)
+        );
         operator.warn_once(cluster, "RingDamaged", note).await;
     }
     let tokens = match read_truth(operator, cluster, observed, plan, shards).await {
@@ -75,7 +75,12 @@ pub(crate) async fn settle(
             found(operator, cluster, observed, &mut record, shards, claims).await?;
             tokens
         }
-        Truth::Founding { claims, .. } => return Ok(RingState::Broken { published, why: lost(&claims) }),
+        Truth::Founding { claims, .. } => {
+            return Ok(RingState::Broken {
+                published,
+                why: lost(&claims),
+            });
+        }
         Truth::Unread(why) => return Ok(RingState::Unread { published, why }),
         Truth::Broken(why) => return Ok(RingState::Broken { published, why }),
     };
@@ -111,19 +116,19 @@ async fn read_truth(
         return Truth::Unread(missing);
     }
     // Collected first: a lazy iterator of futures that borrow is more general than the compiler can prove Send.
-    let reading: Vec<_> =
-        shards.iter().map(|(ordinal, shard)| read_book(operator, cluster, *ordinal, shard)).collect();
+    let reading: Vec<_> = shards
+        .iter()
+        .map(|(ordinal, shard)| read_book(operator, cluster, *ordinal, shard))
+        .collect();
     let books = stream::iter(reading).buffer_unordered(READERS).collect().await;
     truth(&books)
 }
 
-async fn read_book(
-    operator: &Operator,
-    cluster: &Cluster,
-    ordinal: u16,
-    shard: &OrderShard,
-) -> (Ordinal, ShardBook) {
-    let weight = u32::try_from(shard.spec.weight).ok().and_then(|w| Weight::new(w).ok()).unwrap_or(Weight::ONE);
+async fn read_book(operator: &Operator, cluster: &Cluster, ordinal: u16, shard: &OrderShard) -> (Ordinal, ShardBook) {
+    let weight = u32::try_from(shard.spec.weight)
+        .ok()
+        .and_then(|w| Weight::new(w).ok())
+        .unwrap_or(Weight::ONE);
     let rows = match keeper(cluster, shard) {
         Ok(keeper) => operator.books.read(&keeper).await.map_err(|error| chain(&error)),
         Err(why) => Err(why),
@@ -156,12 +161,27 @@ async fn found(
     record.roster = Some(shards.keys().copied().collect());
     apply::record(operator, cluster, observed, record).await?;
     for (ordinal, ranges) in claims {
-        let Some(shard) = shards.get(&ordinal.get()) else { continue };
-        let keeper = keeper(cluster, shard).map_err(|why| Error::NoMaster { shard: shard.name_any(), why })?;
+        let Some(shard) = shards.get(&ordinal.get()) else {
+            continue;
+        };
+        let keeper = keeper(cluster, shard).map_err(|why| Error::NoMaster {
+            shard: shard.name_any(),
+            why,
+        })?;
         operator.books.claim(&keeper, &ranges).await?;
-        info!(shard = keeper.shard, ranges = ranges.len(), "gave the shard its first ranges");
+        info!(
+            shard = keeper.shard,
+            ranges = ranges.len(),
+            "gave the shard its first ranges"
+        );
     }
-    operator.tell(cluster, "RingFounded", format!("Spread the keys over {} shards", shards.len())).await;
+    operator
+        .tell(
+            cluster,
+            "RingFounded",
+            format!("Spread the keys over {} shards", shards.len()),
+        )
+        .await;
     Ok(())
 }
 
@@ -196,9 +216,16 @@ async fn publish(
     record.epoch = Some(epoch);
     record.roster = Some(shards.keys().copied().collect());
     apply::record(operator, cluster, observed, &record).await?;
-    let map = write(operator, cluster, build::ring_config_map(metadata, observed.ring.map.as_ref(), &ring)).await?;
+    let map = write(
+        operator,
+        cluster,
+        build::ring_config_map(metadata, observed.ring.map.as_ref(), &ring),
+    )
+    .await?;
     operator.memory.published(&cluster.uid);
-    operator.memory.verified(&cluster.uid, &build::encoded_ring(&map).digest);
+    operator
+        .memory
+        .verified(&cluster.uid, &build::encoded_ring(&map).digest);
     let note = format!("Published the ring of {} shards, epoch {epoch}", shards.len());
     operator.tell(cluster, "RingPublished", note).await;
     Ok(RingState::Current(epoch))
@@ -231,11 +258,17 @@ fn members(cluster: &Cluster, shards: &BTreeMap<u16, OrderShard>, tokens: &Token
 /// Compare-and-swap: the resource version read at the start is the one that is replaced.
 async fn write(operator: &Operator, cluster: &Cluster, map: ConfigMap) -> Result<ConfigMap, Error> {
     let api = operator.context.api::<ConfigMap>(&cluster.namespace);
-    let params = PostParams { field_manager: Some(crate::apply::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let params = PostParams {
+        field_manager: Some(crate::apply::FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
     let written = if map.metadata.resource_version.is_some() {
         api.replace(&map.name_any(), &params, &map).await
     } else {
         api.create(&params, &map).await
     };
-    written.map_err(|source| Error::Publish { name: map.name_any(), source })
+    written.map_err(|source| Error::Publish {
+        name: map.name_any(),
+        source,
+    })
 }

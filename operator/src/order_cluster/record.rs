@@ -47,14 +47,23 @@ impl Record {
             .unwrap_or(&uid);
         let reported = from.cluster.status.as_ref().and_then(|status| status.ring_epoch);
         let epochs = [
-            on_secret(labels::RING_EPOCH).and_then(|text| text.parse().ok()).map(Epoch),
+            on_secret(labels::RING_EPOCH)
+                .and_then(|text| text.parse().ok())
+                .map(Epoch),
             from.ring.map(Ring::epoch),
             reported.and_then(|epoch| u64::try_from(epoch).ok()).map(Epoch),
         ];
         let roster = on_secret(labels::ROSTER)
             .and_then(|text| text.parse().ok())
-            .or_else(|| from.ring.map(|ring| ring.shards().iter().map(|shard| shard.ordinal.get()).collect()));
-        Self { data_id: data_id.clone(), epoch: epochs.into_iter().flatten().max(), roster }
+            .or_else(|| {
+                from.ring
+                    .map(|ring| ring.shards().iter().map(|shard| shard.ordinal.get()).collect())
+            });
+        Self {
+            data_id: data_id.clone(),
+            epoch: epochs.into_iter().flatten().max(),
+            roster,
+        }
     }
 
     /// As annotations of the system Secret.

@@ -56,10 +56,7 @@ pub(crate) fn truth(books: &BTreeMap<Ordinal, ShardBook>) -> Truth {
 }
 
 /// The first plan, if the books are those of a cluster that has been given none or only a part of it.
-fn found(
-    books: &BTreeMap<Ordinal, ShardBook>,
-    read: &BTreeMap<Ordinal, &[OwnedRange]>,
-) -> Result<Truth, String> {
+fn found(books: &BTreeMap<Ordinal, ShardBook>, read: &BTreeMap<Ordinal, &[OwnedRange]>) -> Result<Truth, String> {
     let shards: Vec<(Ordinal, Weight)> = books.iter().map(|(ordinal, book)| (*ordinal, book.weight)).collect();
     let tokens = ring::plan(None, &shards).map_err(|error| format!("no first ring can be planned: {error}"))?;
     let mut claims: BTreeMap<Ordinal, Vec<Range>> = BTreeMap::new();
@@ -70,8 +67,8 @@ fn found(
         let first = claims.remove(ordinal).unwrap_or_default();
         if !is_exactly(rows, &first) {
             return Err(format!(
-                "shard {ordinal} has owned other ranges than those of the first ring, so the gap is not an unfinished \
-                 beginning and nobody may fill it: bring back the shard or the volume that owned it"
+                "shard {ordinal} has owned other ranges than those of the first ring, so this is not an \
+                 unfinished beginning: bring back the shard or the volume that owned what is missing"
             ));
         }
     }

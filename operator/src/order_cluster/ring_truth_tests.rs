@@ -1,0 +1,158 @@
+use super::*;
+
+fn row(range: Range, state: RangeState) -> OwnedRange {
+    OwnedRange {
+        range_id: 1,
+        range,
+        generation: Generation(1),
+        state,
+        target: None,
+    }
+}
+
+fn book(rows: Vec<OwnedRange>) -> ShardBook {
+    ShardBook {
+        weight: Weight::ONE,
+        rows: Ok(rows),
+    }
+}
+
+fn empty_books(shards: u16) -> BTreeMap<Ordinal, ShardBook> {
+    (0..shards)
+        .map(|ordinal| (Ordinal(ordinal), book(Vec::new())))
+        .collect()
+}
+
+fn claims_of(truth: Truth) -> BTreeMap<Ordinal, Vec<Range>> {
+    match truth {
+        Truth::Founding { claims, .. } => claims,
+        other => panic!("not a beginning: {other:?}"),
+    }
+}
+
+fn claim(books: &mut BTreeMap<Ordinal, ShardBook>, ordinal: u16, ranges: &[Range]) {
+    let rows = ranges.iter().map(|range| row(*range, RangeState::Owned)).collect();
+    books.insert(Ordinal(ordinal), book(rows));
+}
+
+fn broken(truth: Truth) -> String {
+    match truth {
+        Truth::Broken(why) => why,
+        other => panic!("not broken: {other:?}"),
+    }
+}
+
+#[test]
+fn shards_that_never_owned_anything_are_given_everything_once() {
+    let claims = claims_of(truth(&empty_books(3)));
+    assert_eq!(claims.len(), 3);
+    let all = claims
+        .iter()
+        .flat_map(|(ordinal, ranges)| ranges.iter().map(|range| (*range, *ordinal)));
+    assert!(Tokens::from_ranges(all).is_ok());
+}
+
+#[test]
+fn after_any_part_of_the_beginning_the_rest_of_the_same_plan_follows() {
+    let plan = claims_of(truth(&empty_books(4)));
+    // Every subset of shards that were told their part before the operator died.
+    for told in 0u16..16 {
+        let mut books = empty_books(4);
+        for ordinal in (0..4).filter(|ordinal| told & (1 << ordinal) != 0) {
+            claim(&mut books, ordinal, &plan[&Ordinal(ordinal)]);
+        }
+        match truth(&books) {
+            Truth::Owned(tokens) => {
+                assert_eq!(told, 15);
+                assert_eq!(tokens.ranges().len(), plan.values().map(Vec::len).sum::<usize>());
+            }
+            Truth::Founding { claims, .. } => {
+                let left: BTreeMap<_, _> = plan
+                    .clone()
+                    .into_iter()
+                    .filter(|(ordinal, _)| told & (1 << ordinal.get()) == 0)
+                    .collect();
+                assert_eq!(claims, left);
+            }
+            other => panic!("{told:04b}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn one_book_that_cannot_be_read_stops_everything() {
+    let mut books = empty_books(3);
+    books.get_mut(&Ordinal(1)).unwrap().rows = Err("no answer".to_owned());
+    assert_eq!(
+        truth(&books),
+        Truth::Unread(BTreeMap::from([(Ordinal(1), "no answer".to_owned())]))
+    );
+}
+
+#[test]
+fn ranges_that_moved_are_as_the_books_say_not_as_any_plan_would_have_it() {
+    let half = 1 << 31;
+    let mut books = empty_books(2);
+    let (low, high) = (
+        Range { lo: 0, hi: half },
+        Range {
+            lo: half,
+            hi: ring::POSITIONS,
+        },
+    );
+    books.insert(
+        Ordinal(0),
+        book(vec![row(low, RangeState::Frozen), row(high, RangeState::Cleaned)]),
+    );
+    books.insert(
+        Ordinal(1),
+        book(vec![row(high, RangeState::Owned), row(low, RangeState::Importing)]),
+    );
+    let Truth::Owned(tokens) = truth(&books) else {
+        panic!("{books:?}")
+    };
+    assert_eq!(tokens.ranges(), [(low, Ordinal(0)), (high, Ordinal(1))]);
+}
+
+#[test]
+fn a_gap_after_data_was_owned_is_nobodys_to_fill() {
+    let plan = claims_of(truth(&empty_books(3)));
+    // Shard 0 has gained one more range since: its book is not that of the beginning.
+    let mut books = empty_books(3);
+    let mut ranges = plan[&Ordinal(0)].clone();
+    ranges.push(plan[&Ordinal(1)][0]);
+    claim(&mut books, 0, &ranges);
+    let why = broken(truth(&books));
+    assert!(why.contains("shard 0 has owned other ranges"), "{why}");
+    assert!(why.contains("no shard owns"), "{why}");
+}
+
+#[test]
+fn a_range_of_a_later_generation_is_not_part_of_a_beginning() {
+    let plan = claims_of(truth(&empty_books(2)));
+    let mut books = empty_books(2);
+    claim(&mut books, 0, &plan[&Ordinal(0)]);
+    if let Ok(rows) = &mut books.get_mut(&Ordinal(0)).unwrap().rows {
+        rows[0].generation = Generation(2);
+    }
+    broken(truth(&books));
+}
+
+#[test]
+fn two_owners_of_one_range_stop_everything() {
+    let mut books = empty_books(2);
+    claim(&mut books, 0, &[Range::ALL]);
+    claim(&mut books, 1, &[Range { lo: 0, hi: 16 }]);
+    let why = broken(truth(&books));
+    assert!(why.contains("own [00000000, 00000010)"), "{why}");
+}
+
+#[test]
+fn weights_are_part_of_the_plan() {
+    let mut books = empty_books(2);
+    books.get_mut(&Ordinal(1)).unwrap().weight = Weight::new(3).unwrap();
+    let claims = claims_of(truth(&books));
+    let held = |ordinal: u16| claims[&Ordinal(ordinal)].iter().map(|range| range.len()).sum::<u64>();
+    let ratio = held(1) as f64 / held(0) as f64;
+    assert!((2.9..3.1).contains(&ratio), "{ratio}");
+}

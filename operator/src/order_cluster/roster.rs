@@ -45,7 +45,11 @@ impl fmt::Display for Roster {
                 f.write_str(",")?;
             }
             first = false;
-            if from == to { write!(f, "{from}")? } else { write!(f, "{from}-{to}")? }
+            if from == to {
+                write!(f, "{from}")?
+            } else {
+                write!(f, "{from}-{to}")?
+            }
         }
         Ok(())
     }

@@ -1,0 +1,508 @@
+//! Whole lives of a cluster, against an API server and shards' books in memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
+
+use async_trait::async_trait;
+use clap::Parser;
+use prometheus_client::registry::Registry;
+use ring::{Epoch, Generation, Range, Ring};
+use serde_json::{Value, json};
+use store::admin::{AdminError, OwnedRange, RangeState};
+
+use super::{books::Keeper, fake_api::FakeApi, *};
+use crate::{config::Config, metrics::Metrics};
+
+const CLUSTER: &str = "/apis/ringwright.dev/v1alpha1/namespaces/ns/orderclusters/shop";
+const RING: &str = "/api/v1/namespaces/ns/configmaps/shop-ring";
+const SYSTEM: &str = "/api/v1/namespaces/ns/secrets/shop-postgres";
+
+fn shard_path(ordinal: u16) -> String {
+    format!("/apis/ringwright.dev/v1alpha1/namespaces/ns/ordershards/shop-{ordinal}")
+}
+
+/// The databases: each shard's book, by the shard's name.
+#[derive(Clone, Debug, Default)]
+struct FakeBooks(Arc<Mutex<BTreeMap<String, Vec<OwnedRange>>>>);
+
+#[async_trait]
+impl Books for FakeBooks {
+    async fn read(&self, keeper: &Keeper) -> Result<Vec<OwnedRange>, BookError> {
+        Ok(self.0.lock().unwrap().get(&keeper.shard).cloned().unwrap_or_default())
+    }
+
+    async fn claim(&self, keeper: &Keeper, ranges: &[Range]) -> Result<(), BookError> {
+        let mut books = self.0.lock().unwrap();
+        let book = books.entry(keeper.shard.clone()).or_default();
+        let have: BTreeSet<Range> = book.iter().map(|row| row.range).collect();
+        let wanted: BTreeSet<Range> = ranges.iter().copied().collect();
+        if !have.is_empty() && have != wanted {
+            let source = AdminError::AlreadyOwns {
+                existing: have.len(),
+                wanted: wanted.len(),
+            };
+            return Err(BookError::Database {
+                shard: keeper.shard.clone(),
+                source,
+            });
+        }
+        *book = wanted
+            .into_iter()
+            .enumerate()
+            .map(|(id, range)| owned(id, range))
+            .collect();
+        Ok(())
+    }
+}
+
+fn owned(id: usize, range: Range) -> OwnedRange {
+    let range_id = i64::try_from(id).unwrap();
+    OwnedRange {
+        range_id,
+        range,
+        generation: Generation(1),
+        state: RangeState::Owned,
+        target: None,
+    }
+}
+
+/// A Kubernetes with one cluster, its databases, and an operator that can be killed and started again.
+struct World {
+    api: FakeApi,
+    books: FakeBooks,
+    operator: Arc<Operator>,
+}
+
+impl World {
+    fn new(shards: u16) -> Self {
+        let (api, books) = (FakeApi::default(), FakeBooks::default());
+        let operator = operator(&api, &books);
+        let world = Self { api, books, operator };
+        world.create_cluster(shards, "Retain");
+        world
+    }
+
+    fn create_cluster(&self, shards: u16, deletion_policy: &str) {
+        let cluster = json!({
+            "apiVersion": "ringwright.dev/v1alpha1",
+            "kind": "OrderCluster",
+            "metadata": {"name": "shop", "namespace": "ns"},
+            "spec": {
+                "shards": shards,
+                "deletionPolicy": deletion_policy,
+                "postgres": {"storage": {"size": "1Gi"}},
+            },
+        });
+        self.api.put(CLUSTER, cluster);
+    }
+
+    fn restart_operator(&mut self) {
+        self.operator = operator(&self.api, &self.books);
+    }
+
+    /// What the controller of shards would do: databases come up, and those to be deleted go.
+    fn shards_act(&self) {
+        for path in self.api.paths().iter().filter(|path| path.contains("/ordershards/")) {
+            let name = path.rsplit('/').next().unwrap().to_owned();
+            self.api.edit(path, |shard| {
+                let generation = &shard["metadata"]["generation"];
+                let condition = json!({
+                    "type": "Ready", "status": "True", "reason": "Healthy", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                });
+                shard["status"] = json!({
+                    "observedGeneration": generation, "conditions": [condition], "master": format!("{name}-0"),
+                    "replicas": 1, "readyInstances": 2, "durability": "synchronous", "initialised": true,
+                });
+            });
+        }
+    }
+
+    async fn reconcile(&self) -> Result<Action, Error> {
+        match self.api.get(CLUSTER) {
+            Some(cluster) => {
+                let cluster = serde_json::from_value(cluster).unwrap();
+                reconcile(Arc::new(cluster), Arc::clone(&self.operator)).await
+            }
+            None => Ok(Action::await_change()),
+        }
+    }
+
+    /// Reconciles until nothing is written any more. The writes of all passes.
+    async fn settle(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for _ in 0..10 {
+            self.shards_act();
+            self.api.take_writes();
+            self.reconcile().await.unwrap();
+            let writes = self.api.take_writes();
+            if writes.is_empty() {
+                return all;
+            }
+            all.extend(writes);
+        }
+        panic!("it never settles: {all:?}");
+    }
+
+    fn ring(&self) -> Ring {
+        let map = serde_json::from_value(self.api.get(RING).expect("a ring")).unwrap();
+        ring::decode(&build::encoded_ring(&map)).unwrap()
+    }
+
+    fn ready(&self) -> (String, String) {
+        let cluster = self.api.get(CLUSTER).unwrap();
+        let ready = &cluster["status"]["conditions"][0];
+        assert_eq!(ready["type"], "Ready");
+        (
+            ready["status"].as_str().unwrap().to_owned(),
+            ready["reason"].as_str().unwrap().to_owned(),
+        )
+    }
+
+    fn assert_ready(&self) {
+        assert_eq!(self.ready(), ("True".to_owned(), "AllShardsReady".to_owned()));
+    }
+
+    fn password(&self, secret: &str, key: &str) -> String {
+        let secret = self
+            .api
+            .get(&format!("/api/v1/namespaces/ns/secrets/{secret}"))
+            .unwrap();
+        secret["data"][key].as_str().unwrap().to_owned()
+    }
+}
+
+fn operator(api: &FakeApi, books: &FakeBooks) -> Arc<Operator> {
+    let metrics = Metrics::register(&mut Registry::default());
+    let context = Context::new(api.client(), Config::parse_from(["operator"]), metrics);
+    Arc::new(Operator {
+        context: Arc::new(context),
+        books: Box::new(books.clone()),
+        memory: Memory::default(),
+    })
+}
+
+#[tokio::test]
+async fn a_cluster_comes_up_and_a_second_pass_writes_nothing() {
+    let world = World::new(3);
+    world.settle().await;
+    world.assert_ready();
+    let ring = world.ring();
+    assert_eq!(ring.epoch(), Epoch(1));
+    let hosts: Vec<&str> = ring
+        .shards()
+        .iter()
+        .flat_map(|shard| &shard.hosts)
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        hosts[..2],
+        ["shop-0-0.shop-0.ns.svc:5432", "shop-0-1.shop-0.ns.svc:5432"]
+    );
+    assert_eq!(hosts.len(), 6);
+
+    let mut world = world;
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.take_writes(), [""; 0]);
+    // Not even an operator that knows nothing yet.
+    world.restart_operator();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.take_writes(), [""; 0]);
+    let events = world.api.events();
+    for event in [
+        "CredentialsGenerated",
+        "ShardCreated",
+        "RingFounded",
+        "RingPublished",
+        "AllShardsReady",
+    ] {
+        assert!(events.iter().any(|found| found == event), "no {event} in {events:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_founded_before_every_shard_is_set_up() {
+    let world = World::new(2);
+    world.reconcile().await.unwrap();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.ready(), ("False".to_owned(), "CreatingShards".to_owned()));
+    world.shards_act();
+    world
+        .api
+        .edit(&shard_path(1), |shard| shard["status"]["initialised"] = json!(false));
+    world.reconcile().await.unwrap();
+    assert!(world.api.get(RING).is_none());
+    assert!(world.books.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_operator_killed_at_any_write_is_finished_by_the_next() {
+    let reference = World::new(3);
+    let writes = reference.settle().await.len();
+    for killed_after in 0..writes {
+        let mut world = World::new(3);
+        world.api.fail_after(Some(killed_after));
+        // It goes on until the write that it dies at.
+        for _ in 0..10 {
+            world.shards_act();
+            if world.reconcile().await.is_err() {
+                break;
+            }
+        }
+        world.api.fail_after(None);
+        world.restart_operator();
+        world.settle().await;
+        world.assert_ready();
+        assert_eq!(
+            world.ring().tokens(),
+            reference.ring().tokens(),
+            "killed after {killed_after} writes"
+        );
+    }
+    assert!(writes > 10, "only {writes} writes: this tests nothing");
+}
+
+#[tokio::test]
+async fn every_child_that_is_deleted_by_hand_comes_back() {
+    let mut world = World::new(2);
+    world.settle().await;
+    let before = world.ring();
+    let children: Vec<String> = world.api.paths().into_iter().filter(|path| path != CLUSTER).collect();
+    assert_eq!(children.len(), 1 + 5 + 2, "{children:?}");
+    for child in &children {
+        world.api.remove(child);
+        world.restart_operator();
+        world.settle().await;
+        world.assert_ready();
+        assert!(world.api.get(child).is_some(), "{child}");
+        assert_eq!(world.ring().tokens(), before.tokens(), "{child}");
+    }
+    assert!(
+        world.ring().epoch() > before.epoch(),
+        "a lost ring comes back newer than any before"
+    );
+    let data_id = |path: &str| world.api.get(path).unwrap()["metadata"]["annotations"][labels::DATA_ID].clone();
+    assert_eq!(data_id(SYSTEM), data_id(RING));
+    assert_eq!(
+        json!(world.api.get(&shard_path(1)).unwrap()["spec"]["dataId"]),
+        data_id(RING)
+    );
+}
+
+#[tokio::test]
+async fn all_children_lost_at_once_come_back_with_the_same_keys_and_a_newer_ring() {
+    let mut world = World::new(2);
+    world.settle().await;
+    let before = world.ring();
+    for child in world.api.paths().iter().filter(|path| *path != CLUSTER) {
+        world.api.remove(child);
+    }
+    world.restart_operator();
+    world.settle().await;
+    world.assert_ready();
+    assert_eq!(world.ring().tokens(), before.tokens());
+    assert!(world.ring().epoch() > before.epoch());
+}
+
+#[tokio::test]
+async fn edits_by_hand_are_undone() {
+    let world = World::new(2);
+    world.settle().await;
+    world.api.edit(&shard_path(0), |shard| {
+        shard["spec"]["postgres"]["instances"] = json!(5);
+        shard["metadata"]["labels"] = json!({});
+        shard["metadata"]["ownerReferences"] = Value::Null;
+    });
+    world.settle().await;
+    let shard = world.api.get(&shard_path(0)).unwrap();
+    assert_eq!(shard["spec"]["postgres"]["instances"], 2);
+    assert_eq!(shard["metadata"]["labels"][labels::CLUSTER], "shop");
+    assert_eq!(shard["metadata"]["ownerReferences"][0]["name"], "shop");
+}
+
+#[tokio::test]
+async fn a_damaged_ring_is_told_of_and_published_anew() {
+    let mut world = World::new(2);
+    world.settle().await;
+    let before = world.ring();
+    world
+        .api
+        .edit(RING, |map| map["data"]["digest"] = json!("0".repeat(64)));
+    world.restart_operator();
+    world.settle().await;
+    world.assert_ready();
+    assert_eq!(world.ring().tokens(), before.tokens());
+    assert_eq!(world.ring().epoch(), before.epoch().next());
+    assert!(world.api.events().iter().any(|event| event == "RingDamaged"));
+}
+
+#[tokio::test]
+async fn a_well_formed_ring_that_the_shards_do_not_agree_with_is_replaced() {
+    let mut world = World::new(2);
+    world.settle().await;
+    let before = world.ring();
+    let all_to_0 = ring::Tokens::from_ranges([(Range::ALL, ring::Ordinal(0))]).unwrap();
+    let forged = Ring::new(Epoch(9), before.shards().to_vec(), all_to_0).unwrap();
+    let map: ConfigMap = serde_json::from_value(world.api.get(RING).unwrap()).unwrap();
+    let forged = build::ring_config_map(map.metadata.clone(), Some(&map), &forged);
+    world.api.put(RING, serde_json::to_value(forged).unwrap());
+    world.restart_operator();
+    world.settle().await;
+    assert_eq!(world.ring().tokens(), before.tokens());
+    assert_eq!(world.ring().epoch(), Epoch(10));
+}
+
+#[tokio::test]
+async fn rings_are_two_seconds_apart() {
+    let world = World::new(1);
+    world.settle().await;
+    world.api.remove(RING);
+    world.reconcile().await.unwrap();
+    assert!(world.api.get(RING).is_none());
+    assert_eq!(world.ready(), ("False".to_owned(), "WaitingForRing".to_owned()));
+    tokio::time::sleep(Duration::from_millis(2050)).await;
+    world.settle().await;
+    world.assert_ready();
+}
+
+#[tokio::test]
+async fn more_members_are_published_without_asking_the_databases_again() {
+    let mut world = World::new(1);
+    world.settle().await;
+    world
+        .api
+        .edit(CLUSTER, |cluster| cluster["spec"]["postgres"]["instances"] = json!(3));
+    world.restart_operator();
+    world.settle().await;
+    assert_eq!(world.ring().shards()[0].hosts.len(), 3);
+    assert_eq!(world.ring().epoch(), Epoch(2));
+}
+
+#[tokio::test]
+async fn another_number_of_shards_is_refused_with_what_to_do() {
+    let world = World::new(2);
+    world.settle().await;
+    world.api.edit(CLUSTER, |cluster| cluster["spec"]["shards"] = json!(3));
+    world.settle().await;
+    assert_eq!(world.ready(), ("False".to_owned(), "ScalingNotSupportedYet".to_owned()));
+    assert!(world.api.get(&shard_path(2)).is_none());
+    world.api.edit(CLUSTER, |cluster| cluster["spec"]["shards"] = json!(2));
+    world.settle().await;
+    world.assert_ready();
+}
+
+#[tokio::test]
+async fn a_shard_that_lost_its_volume_is_never_given_keys_again_behind_everybodys_back() {
+    let mut world = World::new(2);
+    world.settle().await;
+    let before = world.api.get(RING);
+    world.books.0.lock().unwrap().remove("shop-1");
+    world.restart_operator();
+    world.settle().await;
+    assert_eq!(world.ready(), ("False".to_owned(), "RingInconsistent".to_owned()));
+    assert_eq!(world.api.get(RING), before, "what was published stays");
+    assert!(!world.books.0.lock().unwrap().contains_key("shop-1"));
+}
+
+#[tokio::test]
+async fn a_retained_cluster_created_again_adopts_credentials_data_and_ring() {
+    let mut world = World::new(2);
+    world.settle().await;
+    let (ring, password) = (world.ring(), world.password("shop-app", "password"));
+    let data_id = world.api.get(&shard_path(0)).unwrap()["spec"]["dataId"].clone();
+    world.api.delete(CLUSTER);
+    world.settle().await;
+    let left = world.api.paths();
+    assert_eq!(left.len(), 1 + 5, "ring and Secrets: {left:?}");
+
+    world.restart_operator();
+    world.create_cluster(2, "Retain");
+    world.settle().await;
+    world.assert_ready();
+    assert_eq!(world.password("shop-app", "password"), password);
+    assert_eq!(world.api.get(&shard_path(0)).unwrap()["spec"]["dataId"], data_id);
+    assert_eq!(world.ring(), ring);
+}
+
+#[tokio::test]
+async fn a_ring_lost_between_two_lives_of_a_cluster_comes_back_newer() {
+    let mut world = World::new(2);
+    world.settle().await;
+    let ring = world.ring();
+    world.api.delete(CLUSTER);
+    world.settle().await;
+    world.api.remove(RING);
+    world.restart_operator();
+    world.create_cluster(2, "Retain");
+    world.settle().await;
+    world.assert_ready();
+    assert_eq!(world.ring().tokens(), ring.tokens());
+    assert!(world.ring().epoch() > ring.epoch());
+}
+
+#[tokio::test]
+async fn deleting_with_policy_delete_leaves_nothing_and_tells_the_shards() {
+    let world = World::new(2);
+    world.settle().await;
+    world
+        .api
+        .edit(CLUSTER, |cluster| cluster["spec"]["deletionPolicy"] = json!("Delete"));
+    // The shards have work of their own to do first.
+    world.api.edit(&shard_path(0), |shard| {
+        shard["metadata"]["finalizers"] = json!([labels::SHARD_FINALIZER])
+    });
+    world.api.delete(CLUSTER);
+    world.reconcile().await.unwrap();
+    let shard = world.api.get(&shard_path(0)).unwrap();
+    assert_eq!(shard["spec"]["deletionPolicy"], "Delete");
+    assert!(
+        world.api.get(SYSTEM).is_some(),
+        "its passwords are needed as long as the shard runs"
+    );
+    assert_eq!(world.ready(), ("False".to_owned(), "Deleting".to_owned()));
+
+    world.api.remove(&shard_path(0));
+    world.settle().await;
+    assert_eq!(world.api.paths(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_stranger_that_calls_itself_a_shard_is_told_of_and_ignored() {
+    let world = World::new(1);
+    world.settle().await;
+    let mut stranger = world.api.get(&shard_path(0)).unwrap();
+    stranger["metadata"] = json!({"name": "shop-7", "namespace": "ns"});
+    stranger["spec"]["ordinal"] = json!(7);
+    stranger["status"] = Value::Null;
+    world.api.put(&shard_path(7), stranger);
+    world.settle().await;
+    world.assert_ready();
+    assert_eq!(world.ring().shards().len(), 1);
+    assert!(world.api.events().iter().any(|event| event == "ForeignShard"));
+}
+
+#[tokio::test]
+async fn a_specification_that_makes_no_sense_is_refused_and_nothing_is_touched() {
+    let world = World::new(1);
+    world.settle().await;
+    let before: Vec<_> = world
+        .api
+        .paths()
+        .iter()
+        .filter(|p| *p != CLUSTER)
+        .map(|p| world.api.get(p))
+        .collect();
+    world.api.edit(CLUSTER, |cluster| cluster["spec"]["shards"] = json!(0));
+    world.settle().await;
+    assert_eq!(world.ready(), ("False".to_owned(), "InvalidSpec".to_owned()));
+    let after: Vec<_> = world
+        .api
+        .paths()
+        .iter()
+        .filter(|p| *p != CLUSTER)
+        .map(|p| world.api.get(p))
+        .collect();
+    assert_eq!(before, after);
+}

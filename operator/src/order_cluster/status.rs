@@ -74,7 +74,10 @@ pub(crate) struct Progress {
 pub(crate) fn standing(progress: &Progress) -> Standing {
     stalled(progress).or_else(|| underway(progress)).unwrap_or_else(|| {
         let shards = progress.shards.len();
-        Standing::ready(ClusterReason::AllShardsReady, format!("{shards} of {shards} shards are ready"))
+        Standing::ready(
+            ClusterReason::AllShardsReady,
+            format!("{shards} of {shards} shards are ready"),
+        )
     })
 }
 
@@ -82,7 +85,11 @@ fn stalled(progress: &Progress) -> Option<Standing> {
     if let RingState::Broken { why, .. } = &progress.ring {
         return Some(Standing::stalled(ClusterReason::RingInconsistent, why));
     }
-    let taken: Vec<String> = progress.plan.with_step(Step::Taken).map(|ordinal| ordinal.to_string()).collect();
+    let taken: Vec<String> = progress
+        .plan
+        .with_step(Step::Taken)
+        .map(|ordinal| ordinal.to_string())
+        .collect();
     if !taken.is_empty() {
         let why = format!(
             "the OrderShard with ordinal {} exists and is not this cluster's: delete it",
@@ -134,8 +141,14 @@ fn underway(progress: &Progress) -> Option<Standing> {
         RingState::Current(_) => None,
         RingState::Soon(..) => waiting("the ring is published in a moment".to_owned()),
         RingState::Unread { why, .. } => {
-            let all: Vec<String> = why.iter().map(|(ordinal, why)| format!("shard {ordinal}: {why}")).collect();
-            waiting(format!("the ring cannot be compared with what the shards own: {}", first_few(&all)))
+            let all: Vec<String> = why
+                .iter()
+                .map(|(ordinal, why)| format!("shard {ordinal}: {why}"))
+                .collect();
+            waiting(format!(
+                "the ring cannot be compared with what the shards own: {}",
+                first_few(&all)
+            ))
         }
         RingState::Broken { why, .. } => waiting(why.clone()),
     }
@@ -144,7 +157,11 @@ fn underway(progress: &Progress) -> Option<Standing> {
 /// At most three, so that a message stays readable at a thousand shards.
 fn first_few(all: &[String]) -> String {
     let shown = all[..all.len().min(3)].join(", ");
-    if all.len() > 3 { format!("{shown} and {} more", all.len() - 3) } else { shown }
+    if all.len() > 3 {
+        format!("{shown} and {} more", all.len() - 3)
+    } else {
+        shown
+    }
 }
 
 /// The whole status.
@@ -176,7 +193,13 @@ fn weakest(progress: &Progress) -> Option<DurabilityNow> {
     progress
         .shards
         .values()
-        .map(|shard| shard.status.as_ref().and_then(|s| s.durability).unwrap_or(DurabilityNow::Unknown))
+        .map(|shard| {
+            shard
+                .status
+                .as_ref()
+                .and_then(|s| s.durability)
+                .unwrap_or(DurabilityNow::Unknown)
+        })
         .max()
 }
 
@@ -212,11 +235,7 @@ pub(crate) async fn report(operator: &Operator, resource: &OrderCluster, progres
 }
 
 /// Writes the status of a specification that makes no sense.
-pub(crate) async fn refuse(
-    operator: &Operator,
-    resource: &OrderCluster,
-    why: &InvalidCluster,
-) -> Result<(), Error> {
+pub(crate) async fn refuse(operator: &Operator, resource: &OrderCluster, why: &InvalidCluster) -> Result<(), Error> {
     let standing = Standing::stalled(ClusterReason::InvalidSpec, why.to_string());
     write(operator, resource, only_standing(resource, &standing), &standing).await
 }
@@ -242,15 +261,25 @@ async fn write(
     status: OrderClusterStatus,
     standing: &Standing,
 ) -> Result<(), Error> {
-    let api = operator.context.api::<OrderCluster>(&resource.namespace().unwrap_or_default());
+    let api = operator
+        .context
+        .api::<OrderCluster>(&resource.namespace().unwrap_or_default());
     let before = resource.status.as_ref();
     conditions::write_status(&api, &resource.name_any(), before, &status).await?;
-    let reason_before = before.and_then(|status| status.conditions.first()).map(|ready| ready.reason.as_str());
+    let reason_before = before
+        .and_then(|status| status.conditions.first())
+        .map(|ready| ready.reason.as_str());
     if reason_before != Some(standing.reason()) {
         if standing.is_stalled() {
-            operator.context.warn(resource, standing.reason(), standing.message()).await;
+            operator
+                .context
+                .warn(resource, standing.reason(), standing.message())
+                .await;
         } else if standing.is_ready() {
-            operator.context.tell(resource, standing.reason(), standing.message()).await;
+            operator
+                .context
+                .tell(resource, standing.reason(), standing.message())
+                .await;
         }
     }
     Ok(())

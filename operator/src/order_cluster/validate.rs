@@ -36,7 +36,12 @@ pub(crate) enum InvalidCluster {
     )]
     Name(String),
     #[error("spec.{field} is {value}, which is not between {low} and {high}")]
-    OutOfRange { field: &'static str, value: i32, low: i32, high: i32 },
+    OutOfRange {
+        field: &'static str,
+        value: i32,
+        low: i32,
+        high: i32,
+    },
     #[error("spec.shardOverrides names ordinal {0} twice")]
     DuplicateOverride(u16),
 }
@@ -57,12 +62,18 @@ impl Cluster {
                 return Err(InvalidCluster::DuplicateOverride(ordinal));
             }
         }
-        let max_unavailable =
-            number("rollout.maxUnavailableShards", spec.rollout.max_unavailable_shards, 1, MAX_SHARDS)?;
+        let max_unavailable = number(
+            "rollout.maxUnavailableShards",
+            spec.rollout.max_unavailable_shards,
+            1,
+            MAX_SHARDS,
+        )?;
         Ok(Self {
             namespace: resource.namespace().ok_or(InvalidCluster::Incomplete("namespace"))?,
             uid: resource.uid().ok_or(InvalidCluster::Incomplete("uid"))?,
-            owner: resource.controller_owner_ref(&()).ok_or(InvalidCluster::Incomplete("uid"))?,
+            owner: resource
+                .controller_owner_ref(&())
+                .ok_or(InvalidCluster::Incomplete("uid"))?,
             reference: resource.object_ref(&()),
             shards: number("shards", spec.shards, 1, MAX_SHARDS)?,
             deletion_policy: spec.deletion_policy,
@@ -78,11 +89,18 @@ fn number(field: &'static str, value: i32, low: i32, high: i32) -> Result<u16, I
     u16::try_from(value)
         .ok()
         .filter(|_| (low..=high).contains(&value))
-        .ok_or(InvalidCluster::OutOfRange { field, value, low, high })
+        .ok_or(InvalidCluster::OutOfRange {
+            field,
+            value,
+            low,
+            high,
+        })
 }
 
 fn is_valid_name(name: &str) -> bool {
-    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let plain = name
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let like_a_shard = name
         .rsplit_once('-')
         .is_some_and(|(_, last)| !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()));
@@ -99,7 +117,14 @@ mod tests {
 
     #[test]
     fn names_from_which_others_can_be_made_are_accepted() {
-        for name in ["shop", "a", "shop-eu", "shop2", "shop-2a", "a2345678901234567890123456789012345678-0z"] {
+        for name in [
+            "shop",
+            "a",
+            "shop-eu",
+            "shop2",
+            "shop-2a",
+            "a2345678901234567890123456789012345678-0z",
+        ] {
             assert_eq!(is_valid_name(name), name.len() <= 40, "{name}");
         }
         for name in ["", "2shop", "-shop", "shop-", "Shop", "shop_eu", "shop-2", "shop.eu"] {
