@@ -179,7 +179,8 @@ impl Templates {
         self.email_in(self.language_for(locale), occasion, context)
     }
 
-    /// A text message in the customer's language, on one line.
+    /// A text message in the customer's language, on one line, with ordinary spaces only: a no-break space is not in the
+    /// alphabet of text messages and would halve the room of the whole message.
     ///
     /// # Errors
     /// When a template fails on this customer's data.

@@ -19,18 +19,34 @@ async fn a_processed_order_is_told_once_however_often_its_event_comes() {
         assert_eq!(shop.handle(&event, 0).await, Outcome::Ack);
     }
     let (mails, texts, rows) = (shop.mail.taken(), shop.sms.sent(), shop.rows().await);
-    assert_eq!((mails.len(), texts.len(), rows.emails.len(), rows.sms.len()), (1, 1, 1, 1));
+    assert_eq!(
+        (mails.len(), texts.len(), rows.emails.len(), rows.sms.len()),
+        (1, 1, 1, 1)
+    );
     assert_eq!(rows.emails[0].delivery.status, NotificationStatus::Sent);
     assert_eq!(rows.sms[0].delivery.status, NotificationStatus::Sent);
     assert_eq!(rows.sms[0].delivery.provider_reference.as_deref(), Some("SM1"));
 
     let mail = MessageParser::default().parse(mails[0].as_bytes()).unwrap();
     assert_eq!(mail.subject(), Some("Ihre Bestellung A-7 ist unterwegs"));
-    assert_eq!(mail.message_id().unwrap(), format!("{}@shop.example", rows.emails[0].email_id));
+    assert_eq!(
+        mail.message_id().unwrap(),
+        format!("{}@shop.example", rows.emails[0].email_id)
+    );
     assert_eq!(mail.attachment_count(), 0);
-    assert!(mail.body_text(0).unwrap().contains("2 x Teekanne: 39,98\u{a0}EUR"), "{:?}", mail.body_text(0));
+    assert!(
+        mail.body_text(0).unwrap().contains("2 x Teekanne: 39,98\u{a0}EUR"),
+        "{:?}",
+        mail.body_text(0)
+    );
     assert_eq!(texts[0].to, rows.sms[0].mobile_number);
-    assert!(texts[0].body.starts_with("Guten Tag Ada, Ihre Bestellung A-7 (39,98\u{a0}EUR)"), "{}", texts[0].body);
+    assert!(
+        texts[0]
+            .body
+            .starts_with("Guten Tag Ada, Ihre Bestellung A-7 (39,98 EUR)"),
+        "{}",
+        texts[0].body
+    );
     shop.remove().await;
 }
 
@@ -38,7 +54,10 @@ async fn a_processed_order_is_told_once_however_often_its_event_comes() {
 async fn an_invoice_comes_as_pdf_with_its_own_email_and_with_that_of_the_order() {
     let shop = Shop::new().await;
     let invoice = shop.generate_invoice().await;
-    for event in [shop.event(EventKind::InvoiceGenerated, Some(invoice)), shop.event(EventKind::OrderProcessed, None)] {
+    for event in [
+        shop.event(EventKind::InvoiceGenerated, Some(invoice)),
+        shop.event(EventKind::OrderProcessed, None),
+    ] {
         assert_eq!(shop.handle(&event, 0).await, Outcome::Ack);
     }
     let mails = shop.mail.taken();
@@ -47,7 +66,11 @@ async fn an_invoice_comes_as_pdf_with_its_own_email_and_with_that_of_the_order()
         let mail = MessageParser::default().parse(mail.as_bytes()).unwrap();
         let pdf = mail.attachment(0).expect("an attachment");
         assert!(pdf.contents().starts_with(b"%PDF"));
-        assert!(pdf.attachment_name().unwrap().starts_with("invoice-0-"), "{:?}", pdf.attachment_name());
+        assert!(
+            pdf.attachment_name().unwrap().starts_with("invoice-0-"),
+            "{:?}",
+            pdf.attachment_name()
+        );
     }
     shop.remove().await;
 }
@@ -57,7 +80,12 @@ async fn deliveries_of_one_event_at_the_same_time_send_it_once() {
     let shop = Shop::new().await;
     let event = shop.event(EventKind::OrderProcessed, None);
     let outcomes = futures::future::join_all((0..8).map(|_| shop.handle(&event, 0))).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Ack | Outcome::RetryLater(_))), "{outcomes:?}");
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Ack | Outcome::RetryLater(_))),
+        "{outcomes:?}"
+    );
     assert_eq!(shop.handle(&event, 1).await, Outcome::Ack);
     assert_eq!((shop.mail.taken().len(), shop.sms.sent().len()), (1, 1));
     shop.remove().await;
@@ -74,8 +102,15 @@ async fn what_may_have_been_taken_is_unknown_and_never_repeated() {
     assert_eq!(shop.sms.sent().len(), 1);
     let rows = shop.rows().await;
     assert_eq!(rows.sms[0].delivery.status, NotificationStatus::Unknown);
-    assert_eq!(rows.sms[0].delivery.last_error.as_deref(), Some("the provider is as it is"));
-    assert_eq!(rows.emails[0].delivery.status, NotificationStatus::Sent, "one channel is the other's concern");
+    assert_eq!(
+        rows.sms[0].delivery.last_error.as_deref(),
+        Some("the provider is as it is")
+    );
+    assert_eq!(
+        rows.emails[0].delivery.status,
+        NotificationStatus::Sent,
+        "one channel is the other's concern"
+    );
     shop.remove().await;
 }
 
@@ -96,25 +131,49 @@ async fn what_was_not_taken_is_tried_again_and_alone() {
 async fn what_is_refused_or_cannot_be_sent_for_too_long_has_failed() {
     let shop = Shop::giving_up_after(Duration::from_secs(60)).await;
     shop.sms.answer_next(Handover::Refused);
-    assert_eq!(shop.handle(&shop.event(EventKind::OrderProcessed, None), 0).await, Outcome::Ack);
+    assert_eq!(
+        shop.handle(&shop.event(EventKind::OrderProcessed, None), 0).await,
+        Outcome::Ack
+    );
     shop.sms.answer_next(Handover::NotTaken);
     let invoice = shop.generate_invoice().await;
-    let old = shop.event_at(EventKind::InvoiceGenerated, Some(invoice), Utc::now() - TimeDelta::minutes(2));
+    let old = shop.event_at(
+        EventKind::InvoiceGenerated,
+        Some(invoice),
+        Utc::now() - TimeDelta::minutes(2),
+    );
     assert_eq!(shop.handle(&old, 0).await, Outcome::Ack);
     let rows = shop.rows().await;
-    assert!(rows.sms.iter().all(|sms| sms.delivery.status == NotificationStatus::Failed), "{rows:?}");
-    assert!(rows.emails.iter().all(|email| email.delivery.status == NotificationStatus::Sent), "{rows:?}");
+    assert!(
+        rows.sms
+            .iter()
+            .all(|sms| sms.delivery.status == NotificationStatus::Failed),
+        "{rows:?}"
+    );
+    assert!(
+        rows.emails
+            .iter()
+            .all(|email| email.delivery.status == NotificationStatus::Sent),
+        "{rows:?}"
+    );
     shop.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_turns_out_to_be_none_has_failed() {
     let shop = Shop::new().await;
-    shop.execute("UPDATE shop.users SET email_address = 'nobody at home', version = version + 1").await;
-    assert_eq!(shop.handle(&shop.event(EventKind::OrderProcessed, None), 0).await, Outcome::Ack);
+    shop.execute("UPDATE shop.users SET email_address = 'nobody @ home', version = version + 1")
+        .await;
+    assert_eq!(
+        shop.handle(&shop.event(EventKind::OrderProcessed, None), 0).await,
+        Outcome::Ack
+    );
     let rows = shop.rows().await;
     assert_eq!(rows.emails[0].delivery.status, NotificationStatus::Failed);
-    assert!(!rows.emails[0].delivery.last_error.as_ref().unwrap().contains("nobody"), "{rows:?}");
+    assert!(
+        !rows.emails[0].delivery.last_error.as_ref().unwrap().contains("nobody"),
+        "{rows:?}"
+    );
     assert_eq!(shop.sms.sent().len(), 1);
     shop.remove().await;
 }

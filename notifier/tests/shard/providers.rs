@@ -26,7 +26,11 @@ impl MailServer {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url_file = NamedTempFile::new().unwrap();
-        std::fs::write(&url_file, format!("smtp://127.0.0.1:{}", listener.local_addr().unwrap().port())).unwrap();
+        std::fs::write(
+            &url_file,
+            format!("smtp://127.0.0.1:{}", listener.local_addr().unwrap().port()),
+        )
+        .unwrap();
         let taken = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&taken);
         tokio::spawn(async move {
@@ -75,7 +79,10 @@ pub(crate) struct SmsScript {
 
 impl SmsScript {
     pub(crate) fn answer_next(&self, answer: impl FnOnce(Reason) -> Handover) {
-        self.answers.lock().unwrap().push_back(answer(Reason::new("test", "the provider is as it is")));
+        self.answers
+            .lock()
+            .unwrap()
+            .push_back(answer(Reason::new("test", "the provider is as it is")));
     }
 
     /// Every message that was handed over, whatever came of it.
@@ -89,6 +96,8 @@ impl SmsProvider for SmsScript {
     async fn send(&self, text: &Text) -> Handover {
         self.sent.lock().unwrap().push(text.clone());
         let scripted = self.answers.lock().unwrap().pop_front();
-        scripted.unwrap_or(Handover::Taken { reference: Some("SM1".to_owned()) })
+        scripted.unwrap_or(Handover::Taken {
+            reference: Some("SM1".to_owned()),
+        })
     }
 }

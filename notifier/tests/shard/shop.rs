@@ -74,7 +74,18 @@ impl Shop {
             store,
         });
         let (user, order) = order_of_a_user(&app).await;
-        Self { app, notify, metrics, mail, sms, user, order, server, database, _folders: [app_folder, store_folder] }
+        Self {
+            app,
+            notify,
+            metrics,
+            mail,
+            sms,
+            user,
+            order,
+            server,
+            database,
+            _folders: [app_folder, store_folder],
+        }
     }
 
     pub(crate) fn event(&self, kind: EventKind, invoice: Option<InvoiceId>) -> Event {
@@ -89,11 +100,21 @@ impl Shop {
     /// Has the event handled as if it came from the broker.
     pub(crate) async fn handle(&self, event: &Event, attempt: u32) -> Outcome {
         let handler = EventHandler::new(Arc::clone(&self.notify), self.metrics.clone());
-        handler.handle(Delivery { event: event.clone(), attempt, redelivered: false }).await
+        handler
+            .handle(Delivery {
+                event: event.clone(),
+                attempt,
+                redelivered: false,
+            })
+            .await
     }
 
     pub(crate) async fn rows(&self) -> OrderNotifications {
-        self.app.order_notifications(self.order, &store::ReadAt::strong()).await.unwrap().value
+        self.app
+            .order_notifications(self.order, &store::ReadAt::strong())
+            .await
+            .unwrap()
+            .value
     }
 
     pub(crate) async fn generate_invoice(&self) -> InvoiceId {
@@ -108,7 +129,15 @@ impl Shop {
             })
         };
         let render = |invoice: &store::invoices::Invoice| response(invoice.invoice_id);
-        id_of(&self.app.generate_invoice(key(), self.order, details, render).await.unwrap()).parse().unwrap()
+        id_of(
+            &self
+                .app
+                .generate_invoice(key(), self.order, details, render)
+                .await
+                .unwrap(),
+        )
+        .parse()
+        .unwrap()
     }
 
     /// Changes rows behind the store's back, as a superuser.
@@ -131,7 +160,12 @@ impl Shop {
 async fn one_shard(server: &PgConnectOptions, database: &str) -> Ring {
     let tokens = plan(None, &[(Ordinal(0), Weight::ONE)]).unwrap();
     let host = format!("{}:{}", server.get_host(), server.get_port());
-    let shard = Shard { name: "test-0".to_owned(), ordinal: Ordinal(0), state: ShardState::Active, hosts: vec![host] };
+    let shard = Shard {
+        name: "test-0".to_owned(),
+        ordinal: Ordinal(0),
+        state: ShardState::Active,
+        hosts: vec![host],
+    };
     let ring = Ring::new(Epoch(1), vec![shard], tokens).unwrap();
     let password = || PASSWORD.to_owned().into();
     let passwords = Passwords {
@@ -150,7 +184,10 @@ async fn one_shard(server: &PgConnectOptions, database: &str) -> Ring {
     }
     let mut conn = server.clone().database(database).connect().await.unwrap();
     admin::migrate(&mut conn).await.unwrap();
-    let identity = ShardIdentity { cluster_uid: "notifier-test".to_owned(), ordinal: Ordinal(0) };
+    let identity = ShardIdentity {
+        cluster_uid: "notifier-test".to_owned(),
+        ordinal: Ordinal(0),
+    };
     admin::ensure_identity(&mut conn, &identity).await.unwrap();
     let ranges: Vec<_> = ring.ranges().into_iter().map(|(range, _)| range).collect();
     admin::claim_initial_ranges(&mut conn, &ranges).await.unwrap();
@@ -178,7 +215,9 @@ async fn order_of_a_user(app: &Store) -> (UserId, OrderId) {
         time_zone: "Europe/Vienna".to_owned(),
     };
     let render = |user: &store::users::User| response(user.user_id);
-    let user: UserId = id_of(&app.create_user(key(), user, render).await.unwrap()).parse().unwrap();
+    let user: UserId = id_of(&app.create_user(key(), user, render).await.unwrap())
+        .parse()
+        .unwrap();
     let line = serde_json::json!({"sku": "TEA-1", "description": "Teekanne", "quantity": 2, "unit_price_minor": 1999});
     let order = NewOrder {
         user_id: user,
@@ -187,17 +226,28 @@ async fn order_of_a_user(app: &Store) -> (UserId, OrderId) {
         order_details: serde_json::json!({"lines": [line], "reference": "A-7"}),
     };
     let render = |order: &store::orders::Order| response(order.order_id);
-    let order = id_of(&app.create_order(key(), order, render).await.unwrap()).parse().unwrap();
+    let order = id_of(&app.create_order(key(), order, render).await.unwrap())
+        .parse()
+        .unwrap();
     (user, order)
 }
 
 fn key() -> IdempotencyKey {
     let key = format!("{:032x}", rand::random::<u128>());
-    IdempotencyKey { client: "test".to_owned(), key, request: RequestHash([0; 32]) }
+    IdempotencyKey {
+        client: "test".to_owned(),
+        key,
+        request: RequestHash([0; 32]),
+    }
 }
 
 fn response(id: impl std::fmt::Display) -> StoredResponse {
-    StoredResponse { status: 201, location: None, etag: None, body: id.to_string() }
+    StoredResponse {
+        status: 201,
+        location: None,
+        etag: None,
+        body: id.to_string(),
+    }
 }
 
 fn id_of(written: &Written) -> &str {

@@ -23,7 +23,11 @@ async fn sweep_until(shop: &Shop, holds: impl Fn(&store::notifications::OrderNot
     let sweeping = tokio::spawn(sweeper.run(stop.clone()));
     let started = tokio::time::Instant::now();
     while !holds(&shop.rows().await) {
-        assert!(started.elapsed() < Duration::from_secs(20), "swept in vain: {:?}", shop.rows().await);
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "swept in vain: {:?}",
+            shop.rows().await
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stop.cancel();
@@ -49,8 +53,15 @@ async fn a_message_whose_sender_died_is_unknown_and_not_sent() {
     assert!(matches!(shop.handle(&event, 0).await, Outcome::RetryLater(_)));
     // As a process does that dies right after it handed the message over.
     let id = NotificationId::Sms(shop.rows().await.sms[0].sms_id);
-    let claimed = shop.notify.store.claim_notification(id, Duration::from_secs(1)).await.unwrap();
-    let Claimed::Ours(lease) = claimed else { panic!("{claimed:?}") };
+    let claimed = shop
+        .notify
+        .store
+        .claim_notification(id, Duration::from_secs(1))
+        .await
+        .unwrap();
+    let Claimed::Ours(lease) = claimed else {
+        panic!("{claimed:?}")
+    };
     shop.notify.store.begin_sending(&lease).await.unwrap();
 
     sweep_until(&shop, |rows| rows.sms[0].delivery.status == NotificationStatus::Unknown).await;
