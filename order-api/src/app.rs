@@ -127,7 +127,10 @@ impl App {
 
     /// Runs a write to its end, whatever becomes of the request: a client that hangs up or a request out of time must
     /// neither cut off a commit nor keep its events from being published.
-    async fn run_to_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
+    async fn run_to_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Problem> {
         self.writes.spawn(work.in_current_span()).await.map_err(|error| {
             tracing::error!(%error, "a write panicked");
             Problem::new(&catalogue::INTERNAL, "The request could not be carried out.")

@@ -41,7 +41,11 @@ pub struct Config {
     pub ring_timeout: Duration,
 
     /// Directory with the files username and password of the shards' role.
-    #[arg(long, env = "ORDER_API_DATABASE_CREDENTIALS_DIR", default_value = "/etc/ringwright/database")]
+    #[arg(
+        long,
+        env = "ORDER_API_DATABASE_CREDENTIALS_DIR",
+        default_value = "/etc/ringwright/database"
+    )]
     pub database_credentials_dir: PathBuf,
     /// Name of the database on every shard.
     #[arg(long, env = "ORDER_API_DATABASE_NAME", default_value = "orders")]
@@ -112,7 +116,10 @@ impl Config {
     /// The limits of the HTTP side.
     pub fn settings(&self) -> Settings {
         Settings {
-            body: BodyLimits { max_bytes: self.max_body_bytes as usize, read_timeout: self.read_timeout },
+            body: BodyLimits {
+                max_bytes: self.max_body_bytes as usize,
+                read_timeout: self.read_timeout,
+            },
             request_timeout: self.request_timeout,
             max_concurrent_requests: self.max_concurrent_requests as usize,
         }
@@ -120,7 +127,11 @@ impl Config {
 
     /// Who sells, as new invoices have it.
     pub fn seller(&self) -> Seller {
-        Seller { name: self.seller_name.clone(), address: self.seller_address.clone(), tax_id: self.seller_tax_id.clone() }
+        Seller {
+            name: self.seller_name.clone(),
+            address: self.seller_address.clone(),
+            tax_id: self.seller_tax_id.clone(),
+        }
     }
 
     /// The store's part.
@@ -167,10 +178,17 @@ mod tests {
     fn every_flag_has_help_and_its_environment_variable() {
         let command = Config::command();
         command.clone().debug_assert();
-        for argument in command.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version")) {
+        for argument in command
+            .get_arguments()
+            .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"))
+        {
             let flag = argument.get_long().expect("every argument is a flag");
             let expected = format!("ORDER_API_{}", flag.to_uppercase().replace('-', "_"));
-            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(expected.as_str()), "--{flag}");
+            assert_eq!(
+                argument.get_env().and_then(|env| env.to_str()),
+                Some(expected.as_str()),
+                "--{flag}"
+            );
             assert!(argument.get_help().is_some(), "--{flag} lacks help");
         }
     }

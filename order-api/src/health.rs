@@ -21,6 +21,10 @@ pub async fn livez() -> &'static str {
         (status = 503, description = "It is about to end", body = serde_json::Value)))]
 pub async fn readyz(State(app): State<App>) -> Response {
     let report = app.readiness.report().await;
-    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(report)).into_response()
 }

@@ -18,7 +18,10 @@ const KEYS_AT_ONCE: u32 = 2_000;
 
 /// Settles abandoned claims of one shard; the time until the next run.
 pub async fn settle_claims(store: Store, metrics: Arc<Metrics>, shard: Ordinal) -> Duration {
-    let janitor = ClaimJanitor { older_than: CLAIMS_PENDING_FOR, limit: CLAIMS_AT_ONCE };
+    let janitor = ClaimJanitor {
+        older_than: CLAIMS_PENDING_FOR,
+        limit: CLAIMS_AT_ONCE,
+    };
     match janitor.run(&store, shard).await {
         Ok(settled) => {
             metrics.janitor("claim_held", settled.held);
@@ -34,12 +37,19 @@ pub async fn settle_claims(store: Store, metrics: Arc<Metrics>, shard: Ordinal) 
 
 /// Sweeps old idempotency keys of one shard; the time until the next run.
 pub async fn sweep_keys(store: Store, metrics: Arc<Metrics>, shard: Ordinal) -> Duration {
-    let janitor = KeyJanitor { older_than: idempotency::KEPT, limit: KEYS_AT_ONCE };
+    let janitor = KeyJanitor {
+        older_than: idempotency::KEPT,
+        limit: KEYS_AT_ONCE,
+    };
     match janitor.run(&store, shard).await {
         Ok(swept) => {
             metrics.janitor("key_swept", swept);
             // A full run means there is more: go on, but leave the shard room for orders.
-            if swept >= u64::from(KEYS_AT_ONCE) { Duration::from_secs(1) } else { KEYS_EVERY }
+            if swept >= u64::from(KEYS_AT_ONCE) {
+                Duration::from_secs(1)
+            } else {
+                KEYS_EVERY
+            }
         }
         Err(error) => {
             tracing::warn!(%error, %shard, "cannot sweep idempotency keys");

@@ -14,12 +14,18 @@ async fn main() -> anyhow::Result<()> {
     let Some(ring) = shutdown.run_until_cancelled(ring_source(&config)).await else {
         return Ok(());
     };
-    service::run(&config, &ring?, shutdown).await.context("the order API ended")
+    service::run(&config, &ring?, shutdown)
+        .await
+        .context("the order API ended")
 }
 
 async fn ring_source(config: &Config) -> anyhow::Result<RingSource> {
     let client = match &config.ring_configmap {
-        Some(_) => Some(kube::Client::try_default().await.context("finding the Kubernetes API, to watch the ring")?),
+        Some(_) => Some(
+            kube::Client::try_default()
+                .await
+                .context("finding the Kubernetes API, to watch the ring")?,
+        ),
         None => None,
     };
     let source = RingSourceConfig {

@@ -116,10 +116,22 @@ impl Metrics {
             Unit::Seconds,
             self.latency.clone(),
         );
-        registry.register("requests_in_flight", "Requests begun and not answered", self.in_flight.clone());
+        registry.register(
+            "requests_in_flight",
+            "Requests begun and not answered",
+            self.in_flight.clone(),
+        );
         registry.register("problems", "Answers that were problems, by kind", self.problems.clone());
-        registry.register("events", "Events by the way they took to the broker", self.events.clone());
-        registry.register("outbox_events", "Events waiting in the outbox of a shard", self.outbox_events.clone());
+        registry.register(
+            "events",
+            "Events by the way they took to the broker",
+            self.events.clone(),
+        );
+        registry.register(
+            "outbox_events",
+            "Events waiting in the outbox of a shard",
+            self.outbox_events.clone(),
+        );
         registry.register_with_unit(
             "outbox_oldest_age",
             "Age of the oldest event waiting in the outbox of a shard",
@@ -127,8 +139,16 @@ impl Metrics {
             self.outbox_oldest.clone(),
         );
         registry.register("ring_epoch", "Epoch of the ring in use", self.ring_epoch.clone());
-        registry.register("ring_refused", "Rings refused since the start", self.ring_refused.clone());
-        registry.register("janitor_rows", "Rows that the janitors settled or swept", self.janitors.clone());
+        registry.register(
+            "ring_refused",
+            "Rings refused since the start",
+            self.ring_refused.clone(),
+        );
+        registry.register(
+            "janitor_rows",
+            "Rows that the janitors settled or swept",
+            self.janitors.clone(),
+        );
         registry.register("connections", "Open connections of clients", self.connections.clone());
     }
 
@@ -136,9 +156,14 @@ impl Metrics {
     pub fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
         let (route, method) = (route.to_owned(), method.to_owned());
         self.latency
-            .get_or_create(&RouteLabels { route: route.clone(), method: method.clone() })
+            .get_or_create(&RouteLabels {
+                route: route.clone(),
+                method: method.clone(),
+            })
             .observe(took.as_secs_f64());
-        self.requests.get_or_create(&RequestLabels { route, method, status }).inc();
+        self.requests
+            .get_or_create(&RequestLabels { route, method, status })
+            .inc();
     }
 
     /// Counts `rows` that a janitor dealt with.

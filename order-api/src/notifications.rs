@@ -135,7 +135,10 @@ pub async fn order_notifications(
     PathId(id): PathId<OrderId>,
     ReadContext(at): ReadContext,
 ) -> Result<Response, Problem> {
-    let Answer { value: OrderNotifications { emails, sms }, token } = app.store.order_notifications(id, &at).await?;
+    let Answer {
+        value: OrderNotifications { emails, sms },
+        token,
+    } = app.store.order_notifications(id, &at).await?;
     // None yet is an answer; no order is not.
     if emails.is_empty() && sms.is_empty() && app.store.get_order(id, &at).await?.value.is_none() {
         return Err(StoreError::OrderNotFound(id).into());

@@ -39,7 +39,9 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     response.headers_mut().insert(&REQUEST_ID, id);
     if app.is_draining() && version < Version::HTTP_2 {
         // Tells clients that keep connections open to leave before the connection is closed under them.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let took = started.elapsed();
     app.metrics.answered(route, method, response.status().as_u16(), took);
@@ -50,7 +52,10 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
 fn log(span: &Span, app: &App, response: &Response, took: std::time::Duration) {
     let status = response.status().as_u16();
     let took_us = took.as_micros() as u64;
-    let problem = response.extensions().get::<&'static ProblemType>().map(|kind| kind.slug);
+    let problem = response
+        .extensions()
+        .get::<&'static ProblemType>()
+        .map(|kind| kind.slug);
     if let Some(problem) = problem {
         app.metrics.problems.get_or_create(&ProblemLabels { problem }).inc();
     }

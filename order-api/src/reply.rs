@@ -34,7 +34,9 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response, Pro
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
@@ -51,7 +53,12 @@ pub fn render<T: Serialize>(status: StatusCode, location: Option<String>, versio
 
 /// The answer of a write, first or repeated.
 pub fn written(written: Written) -> Response {
-    let StoredResponse { status, location, etag, body } = written.response;
+    let StoredResponse {
+        status,
+        location,
+        etag,
+        body,
+    } = written.response;
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();

@@ -105,15 +105,19 @@ impl RingView {
                     ShardState::Leaving => "leaving",
                 },
                 share: owned.get(&shard.ordinal).copied().unwrap_or(0) as f64 / POSITIONS as f64,
-                members: members.map(|health| health.members.drain(..).map(MemberView::from).collect()).unwrap_or_default(),
+                members: members
+                    .map(|health| health.members.drain(..).map(MemberView::from).collect())
+                    .unwrap_or_default(),
             }
         });
         Self {
             epoch: ring.epoch().get(),
             shards: shards.collect(),
             ranges: with_ranges.then(|| {
-                let view = |&(range, owner): &(ring::Range, Ordinal)| {
-                    RangeView { lo: range.lo, hi: range.hi, shard: owner.get() }
+                let view = |&(range, owner): &(ring::Range, Ordinal)| RangeView {
+                    lo: range.lo,
+                    hi: range.hi,
+                    shard: owner.get(),
                 };
                 ranges.iter().map(view).collect()
             }),
@@ -144,5 +148,8 @@ pub async fn get_ring(
     State(app): State<App>,
     QueryParams(params): QueryParams<RingParams>,
 ) -> Result<Response, Problem> {
-    reply::json(StatusCode::OK, &RingView::new(&app.store.ring(), app.store.health(), params.ranges))
+    reply::json(
+        StatusCode::OK,
+        &RingView::new(&app.store.ring(), app.store.health(), params.ranges),
+    )
 }

@@ -25,7 +25,10 @@ pub fn router(app: App) -> Router {
         .route_layer(middleware::from_fn_with_state(app.clone(), admit))
         // Added after the admission on purpose: probes and the documentation answer also under load.
         .merge(Router::from(meta_routes()))
-        .route("/openapi.json", routing::get(async move || reply::json(StatusCode::OK, &document)))
+        .route(
+            "/openapi.json",
+            routing::get(async move || reply::json(StatusCode::OK, &document)),
+        )
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -69,12 +72,17 @@ async fn no_route(_: Request) -> Problem {
 }
 
 async fn no_method(request: Request) -> Problem {
-    Problem::new(&catalogue::METHOD_NOT_ALLOWED, format!("This path does not take {}.", request.method()))
+    Problem::new(
+        &catalogue::METHOD_NOT_ALLOWED,
+        format!("This path does not take {}.", request.method()),
+    )
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let message = panic.downcast_ref::<String>().map(String::as_str);
-    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let message = message
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
     tracing::error!(message, "a handler panicked");
     Problem::new(&catalogue::INTERNAL, "The request could not be carried out.").into_response()
 }

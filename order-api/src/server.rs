@@ -64,7 +64,9 @@ pub async fn serve(
     }
     drop(listener);
     tracing::info!(connections = graceful.count(), "accepting no more connections");
-    tokio::time::timeout(limits.drain_deadline, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(limits.drain_deadline, graceful.shutdown())
+        .await
+        .is_ok()
 }
 
 fn connection_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
@@ -86,7 +88,10 @@ fn connection_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
 }
 
 /// The next connection for which there is room.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
     // The semaphore is never closed, so there always is a permit in the end.
     let permit = room.clone().acquire_owned().await.ok();
     loop {

@@ -50,18 +50,17 @@ pub enum ServiceError {
 ///
 /// # Errors
 /// If it cannot start, or its telemetry ends.
-pub async fn run(
-    config: &Config,
-    ring: &RingSource,
-    shutdown: CancellationToken,
-) -> Result<(), ServiceError> {
+pub async fn run(config: &Config, ring: &RingSource, shutdown: CancellationToken) -> Result<(), ServiceError> {
     let metrics = Arc::new(Metrics::default());
     let mut registry = telemetry::registry("order-api", env!("CARGO_PKG_VERSION"));
     metrics.register(&mut registry);
 
     let keys = ApiKeys::load(&config.api_keys_dir)?;
     let store = Store::open(config.store(), ring.subscribe())?;
-    let publisher = Publisher::start(PublisherConfig::new(config.amqp_url_file.clone(), "ringwright-order-api"));
+    let publisher = Publisher::start(PublisherConfig::new(
+        config.amqp_url_file.clone(),
+        "ringwright-order-api",
+    ));
     let (publish_now, worker) = PublishNow::new(metrics.clone());
     let app = App::new(
         store.clone(),
@@ -73,7 +72,9 @@ pub async fn run(
         shutdown.clone(),
     );
     let address = config.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| ServiceError::Bind { address, source })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServiceError::Bind { address, source })?;
 
     let background = Background::start(&store, &publisher, &metrics, keys, worker);
     let telemetry_stop = CancellationToken::new();
@@ -150,10 +151,17 @@ impl Background {
         tasks.spawn(worker.run(publisher.clone(), store.clone(), publish_now.clone()));
         tasks.spawn(keys.keep_current(stop.clone()));
 
-        let poller = OutboxPoller { store: store.clone(), publisher: publisher.clone(), metrics: metrics.clone() };
-        tasks.spawn(on_every_shard("outbox poller", store.clone(), stop.clone(), move |shard| {
-            poller.clone().run(shard)
-        }));
+        let poller = OutboxPoller {
+            store: store.clone(),
+            publisher: publisher.clone(),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(on_every_shard(
+            "outbox poller",
+            store.clone(),
+            stop.clone(),
+            move |shard| poller.clone().run(shard),
+        ));
         let parts = (store.clone(), metrics.clone());
         tasks.spawn(on_every_shard("outbox backlog", store.clone(), stop.clone(), {
             let (store, metrics) = parts.clone();
@@ -168,7 +176,11 @@ impl Background {
             move |shard| janitors::sweep_keys(store.clone(), metrics.clone(), shard)
         }));
         tasks.close();
-        Self { tasks, stop, publish_now }
+        Self {
+            tasks,
+            stop,
+            publish_now,
+        }
     }
 
     /// Publishes what was handed over, and lets the rest come to its end.
@@ -186,7 +198,9 @@ async fn show_ring(ring: &RingSource, metrics: &Metrics) {
         let status = ring.status();
         let epoch = status.epoch.map_or(0, |epoch| epoch.get());
         metrics.ring_epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
-        metrics.ring_refused.set(i64::try_from(status.refused).unwrap_or(i64::MAX));
+        metrics
+            .ring_refused
+            .set(i64::try_from(status.refused).unwrap_or(i64::MAX));
         if last.replace(epoch) != Some(epoch) {
             tracing::info!(epoch, "the ring in use");
         }

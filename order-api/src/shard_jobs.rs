@@ -27,11 +27,15 @@ where
             }
         }
         for shard in store.shards() {
-            running.entry(shard).or_insert_with(|| {
-                tokio::spawn(on_one_shard(store.clone(), shard, stop.clone(), job.clone()))
-            });
+            running
+                .entry(shard)
+                .or_insert_with(|| tokio::spawn(on_one_shard(store.clone(), shard, stop.clone(), job.clone())));
         }
-        if stop.run_until_cancelled(tokio::time::sleep(LOOK_FOR_SHARDS_EVERY)).await.is_none() {
+        if stop
+            .run_until_cancelled(tokio::time::sleep(LOOK_FOR_SHARDS_EVERY))
+            .await
+            .is_none()
+        {
             break;
         }
     }

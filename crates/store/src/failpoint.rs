@@ -1,22 +1,34 @@
-//! Crashes on purpose, for tests only: the steps of an operation end as if the process had died there.
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use ring::Ordinal;
+//! Crashes on purpose: tests let an operation of several steps end as if its process had died between them. Outside of
+//! tests nothing of it is left.
 
 use crate::error::StoreError;
 
 #[derive(Default)]
 pub(crate) struct Failpoint {
-    armed: Mutex<Option<&'static str>>,
-    crashed: AtomicBool,
+    #[cfg(test)]
+    armed: std::sync::Mutex<Option<&'static str>>,
 }
 
+#[cfg(not(test))]
 impl Failpoint {
+    #[inline]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as in tests")]
+    pub(crate) fn hit(&self, _: &'static str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn is_crash(_: &StoreError) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+impl Failpoint {
+    const OPERATION: &'static str = "survive a failpoint";
+
     /// The next operation that comes to `point` ends there.
     pub(crate) fn arm(&self, point: &'static str) {
-        self.crashed.store(false, Ordering::SeqCst);
         *self.armed.lock().unwrap() = Some(point);
     }
 
@@ -26,16 +38,22 @@ impl Failpoint {
             return Ok(());
         }
         *armed = None;
-        self.crashed.store(true, Ordering::SeqCst);
+        let (operation, shard) = (Self::OPERATION, ring::Ordinal(0));
         Err(StoreError::BadRow {
-            operation: "survive a failpoint",
-            shard: Ordinal(0),
+            operation,
+            shard,
             why: point.to_owned(),
         })
     }
 
     /// A dead process cleans nothing up.
-    pub(crate) fn has_crashed(&self) -> bool {
-        self.crashed.load(Ordering::SeqCst)
+    pub(crate) fn is_crash(error: &StoreError) -> bool {
+        matches!(
+            error,
+            StoreError::BadRow {
+                operation: Self::OPERATION,
+                ..
+            }
+        )
     }
 }

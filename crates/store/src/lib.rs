@@ -14,7 +14,6 @@ pub mod config;
 pub mod contacts;
 pub mod currency;
 pub mod error;
-#[cfg(test)]
 mod failpoint;
 pub mod idempotency;
 pub mod invoices;

@@ -266,3 +266,5 @@ mod fake_api;
 mod fixtures;
 #[cfg(test)]
 mod scenario_tests;
+#[cfg(test)]
+mod world;

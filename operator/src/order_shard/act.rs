@@ -47,7 +47,10 @@ pub(crate) async fn act(
         },
         Step::Switchover { from, to, why } => match found(from).and_then(|m| m.ip.as_deref()) {
             Some(ip) => {
-                let note = format!("{from} hands over to {}: {why}", to.as_deref().unwrap_or("another member"));
+                let note = format!(
+                    "{from} hands over to {}: {why}",
+                    to.as_deref().unwrap_or("another member")
+                );
                 shards.context.tell(resource, "Switchover", note).await;
                 shards.remember(resource, |memory| memory.master.plan(why));
                 Ok(shards.patroni.switchover(ip, from, to.as_deref(), login).await?)

@@ -33,7 +33,11 @@ pub(crate) async fn apply_children(
         one.apply(&children.disruption_budget),
         one.apply_all(&children.services),
     )?;
-    written.extend([account, role, configuration, credentials, binding, network, budget].into_iter().flatten());
+    written.extend(
+        [account, role, configuration, credentials, binding, network, budget]
+            .into_iter()
+            .flatten(),
+    );
     written.extend(dcs.into_iter().chain(services).flatten());
     written.extend(one.apply(&children.stateful_set).await?);
     Ok(written)

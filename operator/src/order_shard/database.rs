@@ -8,6 +8,7 @@ use ring::Ordinal;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
+use sqlx::migrate::MigrateError;
 use store::admin::{self, AdminError, AdminTarget, PgSslMode, SchemaVersion, ShardIdentity};
 
 use super::build::services::POSTGRES_PORT;
@@ -36,6 +37,21 @@ pub(crate) enum DatabaseError {
     TooSlow(String),
     #[error("the master's pod {0} has no address yet")]
     NoAddress(String),
+}
+
+impl DatabaseError {
+    /// It does not pass by itself: a person has to look at the volume, or run a newer operator.
+    pub(crate) fn needs_a_person(&self) -> bool {
+        let Self::Admin(error) = self else { return false };
+        match error {
+            AdminError::WrongIdentity { .. } | AdminError::Refused(_) => true,
+            AdminError::Migrate(why) => !matches!(
+                why,
+                MigrateError::Execute(_) | MigrateError::ExecuteMigration(..) | MigrateError::Source(_)
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// What was done, and found.
@@ -175,8 +191,15 @@ pub(crate) fn identity(cluster_uid: &str, ordinal: u16) -> ShardIdentity {
 }
 
 fn target(master: &Member, credentials: &Credentials, database: &str) -> Result<AdminTarget, DatabaseError> {
-    let ip = master.ip.as_ref().ok_or_else(|| DatabaseError::NoAddress(master.name.clone()))?;
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
+    let ip = master
+        .ip
+        .as_ref()
+        .ok_or_else(|| DatabaseError::NoAddress(master.name.clone()))?;
+    let host = if ip.contains(':') {
+        format!("[{ip}]")
+    } else {
+        ip.clone()
+    };
     Ok(AdminTarget {
         host: format!("{host}:{POSTGRES_PORT}"),
         database: database.to_owned(),
@@ -189,7 +212,9 @@ fn target(master: &Member, credentials: &Credentials, database: &str) -> Result<
 }
 
 fn is_login_refused(error: &AdminError) -> bool {
-    let AdminError::Connect { source, .. } = error else { return false };
+    let AdminError::Connect { source, .. } = error else {
+        return false;
+    };
     source
         .as_database_error()
         .and_then(|e| e.code())

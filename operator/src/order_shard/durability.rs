@@ -64,7 +64,11 @@ mod tests {
             (Durability::Required, 5, Quorum { strict: true }),
         ];
         for (durability, instances, expected) in cases {
-            assert_eq!(Commit::of(durability, instances), expected, "{durability:?} with {instances}");
+            assert_eq!(
+                Commit::of(durability, instances),
+                expected,
+                "{durability:?} with {instances}"
+            );
         }
     }
 

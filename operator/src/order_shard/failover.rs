@@ -10,14 +10,22 @@ use super::members::Member;
 /// What the operator remembers of a shard's master between two looks, on its own monotonic clock.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MasterWatch {
-    /// The master last seen: its name and its pod's uid.
-    seen: Option<(String, String)>,
+    /// The master last seen.
+    seen: Option<Seen>,
     /// Since when there is none.
     lost: Option<Instant>,
     /// What was found when it was lost.
     cause: Option<&'static str>,
     /// A handover that the operator asked for itself.
     planned: Option<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    /// Name of its pod.
+    name: String,
+    /// The pod's uid; unknown for what only the status tells.
+    uid: Option<String>,
 }
 
 impl MasterWatch {
@@ -36,43 +44,56 @@ impl MasterWatch {
         now: Instant,
         wall: Time,
     ) -> Option<Failover> {
-        let known = self.seen.as_ref().map(|(name, _)| name.as_str()).or(before);
+        if self.seen.is_none() {
+            self.seen = before.map(|name| Seen {
+                name: name.to_owned(),
+                uid: None,
+            });
+        }
         let Some(master) = master else {
-            if known.is_some() && self.lost.is_none() {
+            if let (Some(seen), None) = (&self.seen, self.lost) {
                 self.lost = Some(now);
-                self.cause = Some(cause(known, self.seen.as_ref().map(|(_, uid)| uid.as_str()), members));
+                self.cause = Some(seen.what_became_of_it(members));
             }
             return None;
         };
-        let changed = known.is_some_and(|name| name != master.name);
-        let failover = changed.then(|| Failover {
-            at: wall,
-            cause: self
-                .planned
-                .or(self.cause)
-                .unwrap_or_else(|| cause(known, self.seen.as_ref().map(|(_, uid)| uid.as_str()), members))
-                .to_owned(),
-            from: known.map(str::to_owned),
-            to: master.name.clone(),
-            milliseconds_without_writes: self.lost.map(|lost| milliseconds(now.duration_since(lost))),
-        });
+        let failover = self
+            .seen
+            .as_ref()
+            .filter(|seen| seen.name != master.name)
+            .map(|seen| Failover {
+                at: wall,
+                cause: self
+                    .planned
+                    .or(self.cause)
+                    .unwrap_or_else(|| seen.what_became_of_it(members))
+                    .to_owned(),
+                from: Some(seen.name.clone()),
+                to: master.name.clone(),
+                milliseconds_without_writes: self.lost.map(|lost| milliseconds(now.duration_since(lost))),
+            });
         *self = Self {
-            seen: Some((master.name.clone(), master.uid.clone())),
-            planned: if changed { None } else { self.planned },
+            seen: Some(Seen {
+                name: master.name.clone(),
+                uid: Some(master.uid.clone()),
+            }),
+            planned: if failover.is_some() { None } else { self.planned },
             ..Self::default()
         };
         failover
     }
 }
 
-/// Why the master named `name` is none any more, from what its pod looks like.
-fn cause(name: Option<&str>, uid: Option<&str>, members: &[Member]) -> &'static str {
-    match members.iter().find(|m| Some(m.name.as_str()) == name) {
-        None => "the master's pod was deleted",
-        Some(pod) if uid.is_some_and(|uid| uid != pod.uid) => "the master's pod was replaced",
-        Some(pod) if pod.terminating => "the master's pod is being deleted",
-        Some(pod) if !pod.ready => "the master's pod is not ready",
-        Some(_) => "the master gave up its role",
+impl Seen {
+    /// Why it is master no more, from what its pod looks like.
+    fn what_became_of_it(&self, members: &[Member]) -> &'static str {
+        match members.iter().find(|m| m.name == self.name) {
+            None => "the master's pod was deleted",
+            Some(pod) if self.uid.as_ref().is_some_and(|uid| *uid != pod.uid) => "the master's pod was replaced",
+            Some(pod) if pod.terminating => "the master's pod is being deleted",
+            Some(pod) if !pod.ready => "the master's pod is not ready",
+            Some(_) => "the master gave up its role",
+        }
     }
 }
 
@@ -96,6 +117,8 @@ mod tests {
             loaded: None,
             wanted: None,
             patroni: None,
+            token_is_dead: false,
+            trouble: None,
         }
     }
 
@@ -111,7 +134,9 @@ mod tests {
         assert_eq!(watch.look(None, Some(&old), &both, start, wall()), None);
         assert_eq!(watch.look(Some("a-0"), None, &both[1..], start, wall()), None);
         let later = start + Duration::from_millis(2500);
-        let failover = watch.look(Some("a-0"), Some(&new), &both[1..], later, wall()).expect("a failover");
+        let failover = watch
+            .look(Some("a-0"), Some(&new), &both[1..], later, wall())
+            .expect("a failover");
         assert_eq!(failover.cause, "the master's pod was deleted");
         assert_eq!((failover.from.as_deref(), failover.to.as_str()), (Some("a-0"), "a-1"));
         assert_eq!(failover.milliseconds_without_writes, Some(2500));
@@ -142,7 +167,9 @@ mod tests {
     fn after_the_operator_s_restart_the_status_tells_who_was_master() {
         let new = member("a-1", "2");
         let mut watch = MasterWatch::default();
-        let failover = watch.look(Some("a-0"), Some(&new), &[], Instant::now(), wall()).expect("a failover");
+        let failover = watch
+            .look(Some("a-0"), Some(&new), &[], Instant::now(), wall())
+            .expect("a failover");
         assert_eq!(failover.milliseconds_without_writes, None);
     }
 }

@@ -81,11 +81,7 @@ async fn cluster_goes_too(context: &Context, resource: &OrderShard) -> Result<bo
 }
 
 /// Why the shard must stay. What cannot be asked is taken to own keys: a wrong yes costs patience, a wrong no data.
-async fn refusal(
-    resource: &OrderShard,
-    observed: &Observed,
-    credentials: Option<&Credentials>,
-) -> Option<Standing> {
+async fn refusal(resource: &OrderShard, observed: &Observed, credentials: Option<&Credentials>) -> Option<Standing> {
     if !resource.status.as_ref().is_some_and(|s| s.initialised) {
         return None;
     }
@@ -99,7 +95,9 @@ async fn refusal(
     };
     Some(Standing::stalled(
         Because::OwnsRanges,
-        format!("the shard is marked for deletion, but {why}; it goes on serving. Delete the OrderCluster to delete its shards"),
+        format!(
+            "the shard is marked for deletion, but {why}; it goes on serving. Delete the OrderCluster to delete its shards"
+        ),
     ))
 }
 
@@ -127,7 +125,10 @@ async fn delete_data(context: &Context, resource: &OrderShard) -> Result<(), Fin
         .map_err(failed(resource, "delete the volumes"))?;
     for key in [dcs::CONFIG, dcs::SYNC] {
         let name = names::dcs(&shard, key);
-        let deleted = context.api::<ConfigMap>(&namespace).delete(&name, &DeleteParams::default()).await;
+        let deleted = context
+            .api::<ConfigMap>(&namespace)
+            .delete(&name, &DeleteParams::default())
+            .await;
         ignore_missing(deleted.map(drop)).map_err(failed(resource, "delete Patroni's ConfigMaps"))?;
     }
     Ok(())

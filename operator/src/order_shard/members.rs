@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crds::labels;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde::Deserialize;
 
@@ -42,6 +43,11 @@ pub(crate) struct Member {
     pub loaded: Option<String>,
     pub wanted: Option<String>,
     pub patroni: Option<PatroniStatus>,
+    /// Its ServiceAccount was made after it. A token belongs to the account's uid, so Patroni's is refused; the kubelet
+    /// would get another one only when the old one is near its end.
+    pub token_is_dead: bool,
+    /// What Kubernetes says keeps it from running: `Unschedulable`, `ImagePullBackOff`, `CrashLoopBackOff`, ...
+    pub trouble: Option<String>,
 }
 
 /// A member's own account; absent until Patroni runs.
@@ -69,7 +75,8 @@ pub(crate) struct Change {
 }
 
 impl Member {
-    pub(crate) fn from_pod(pod: &Pod) -> Self {
+    /// `account_since`: when the shard's ServiceAccount was made, if that is known.
+    pub(crate) fn from_pod(pod: &Pod, account_since: Option<&Time>) -> Self {
         let status = pod.status.as_ref();
         let condition = |kind: &str| {
             status
@@ -89,6 +96,11 @@ impl Member {
             wanted: annotation(WANTED_ANNOTATION),
             // What cannot be read is as good as absent: Patroni writes it anew within a second.
             patroni: annotation(STATUS_ANNOTATION).and_then(|text| serde_json::from_str(&text).ok()),
+            token_is_dead: matches!(
+                (account_since, &pod.metadata.creation_timestamp),
+                (Some(account), Some(pod)) if account.0 > pod.0
+            ),
+            trouble: status.and_then(trouble),
         }
     }
 
@@ -129,10 +141,29 @@ impl Member {
 
     /// See [`PatroniStatus::only_lowered_limits`].
     pub(crate) fn lowers_limits(&self) -> bool {
-        self.patroni
-            .as_ref()
-            .is_some_and(|p| p.pending_restart_reason.iter().any(|(name, change)| is_lowered_limit(name, change)))
+        self.patroni.as_ref().is_some_and(|p| {
+            p.pending_restart_reason
+                .iter()
+                .any(|(name, change)| is_lowered_limit(name, change))
+        })
     }
+}
+
+/// Reasons that pass in the ordinary course of a start are no trouble.
+fn trouble(status: &PodStatus) -> Option<String> {
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False")
+        .and_then(|c| c.reason.clone());
+    let waiting = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone())
+        .filter(|reason| !matches!(reason.as_str(), "ContainerCreating" | "PodInitializing"));
+    unscheduled.or(waiting)
 }
 
 impl PatroniStatus {
@@ -239,13 +270,18 @@ mod tests {
             loaded: None,
             wanted: None,
             patroni: None,
+            token_is_dead: false,
+            trouble: None,
         };
         let members = [member("shop-0-0", "master"), member("shop-0-1", "replica")];
         let led_by = |name: &str| Consensus {
             leader: Some(name.to_owned()),
             ..Consensus::default()
         };
-        assert_eq!(master(&members, &led_by("shop-0-0")).map(|m| m.name.as_str()), Some("shop-0-0"));
+        assert_eq!(
+            master(&members, &led_by("shop-0-0")).map(|m| m.name.as_str()),
+            Some("shop-0-0")
+        );
         // The lock has moved on, the label of the dead master has not.
         assert!(master(&members, &led_by("shop-0-1")).is_none());
         assert!(master(&members, &Consensus::default()).is_none());

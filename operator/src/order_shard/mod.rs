@@ -31,7 +31,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::{OrderCluster, OrderShard, labels};
 use futures::StreamExt as _;
@@ -73,6 +73,8 @@ pub(crate) struct Shards {
 struct Memory {
     master: MasterWatch,
     database: Option<(Done, Prepared)>,
+    /// When Patroni was last given another configuration.
+    configured: Option<Instant>,
 }
 
 impl Shards {
@@ -103,8 +105,11 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         patroni,
         memory: Mutex::default(),
     });
-    let controller = Controller::new(context.watched::<OrderShard>(), watcher::Config::default())
-        .with_config(controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE));
+    let controller = Controller::new(context.watched::<OrderShard>(), watcher::Config::default()).with_config(
+        controller::Config::default()
+            .concurrency(CONCURRENCY)
+            .debounce(DEBOUNCE),
+    );
     let controller = with_triggers(controller, &context);
     controller
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -112,7 +117,10 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         .for_each(|result| async move {
             // Errors of reconciles are told by `retry`; what is left is of the queue itself.
             if let Err(error) = result
-                && !matches!(error, controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_))
+                && !matches!(
+                    error,
+                    controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)
+                )
             {
                 warn!(%error, "the queue of shards had a fault");
             }
@@ -130,11 +138,15 @@ fn with_triggers(controller: Controller<OrderShard>, context: &Context) -> Contr
             _ => shards_of(&store, object, object.labels().get(labels::CLUSTER).map(String::as_str)),
         }
     };
-    let going = |store: Store<OrderShard>| {
-        move |cluster: &OrderCluster| shards_of(&store, cluster, Some(&cluster.name_any()))
-    };
+    let going =
+        |store: Store<OrderShard>| move |cluster: &OrderCluster| shards_of(&store, cluster, Some(&cluster.name_any()));
     controller
-        .reconcile_on(watch::changes(context.watched::<Pod>(), made(), watch::pod, watch::by_label))
+        .reconcile_on(watch::changes(
+            context.watched::<Pod>(),
+            made(),
+            watch::pod,
+            watch::by_label,
+        ))
         .reconcile_on(watch::changes(
             context.watched::<ConfigMap>(),
             made(),

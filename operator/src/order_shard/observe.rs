@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::labels;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -51,13 +51,20 @@ pub(crate) async fn observe(context: &Context, namespace: &str, shard: &str) -> 
     let (sets, pods) = (context.api::<StatefulSet>(namespace), context.api::<Pod>(namespace));
     let claims = context.api::<PersistentVolumeClaim>(namespace);
     let config_maps = context.api::<ConfigMap>(namespace);
-    let (stateful_set, pods, claims, config_maps) = tokio::try_join!(
+    let accounts = context.api::<ServiceAccount>(namespace);
+    let (account, stateful_set, pods, claims, config_maps) = tokio::try_join!(
+        async { accounts.get_opt(shard).await.map_err(failed("ServiceAccount")) },
         async { sets.get_opt(shard).await.map_err(failed("StatefulSet")) },
         async { pods.list(&selector).await.map_err(failed("pods")) },
         async { claims.list(&selector).await.map_err(failed("volumes")) },
         async { config_maps.list(&selector).await.map_err(failed("ConfigMaps")) },
     )?;
-    let mut members: Vec<Member> = pods.items.iter().map(Member::from_pod).collect();
+    let account_since = account.and_then(|a| a.metadata.creation_timestamp);
+    let mut members: Vec<Member> = pods
+        .items
+        .iter()
+        .map(|pod| Member::from_pod(pod, account_since.as_ref()))
+        .collect();
     members.sort_by_key(Member::index);
     let annotations: BTreeMap<String, BTreeMap<String, String>> = config_maps
         .items
@@ -99,14 +106,33 @@ impl Observed {
 
     /// Bytes that the StatefulSet's volume template asks for.
     pub(crate) fn template_storage(&self) -> Option<u64> {
-        let templates = self.stateful_set.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?;
+        let templates = self
+            .stateful_set
+            .as_ref()?
+            .spec
+            .as_ref()?
+            .volume_claim_templates
+            .as_ref()?;
         super::storage::requested(templates.first()?)
     }
 
     /// The same as it is written there.
     pub(crate) fn template_storage_text(&self) -> Option<Quantity> {
-        let templates = self.stateful_set.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?;
-        let requests = templates.first()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        let templates = self
+            .stateful_set
+            .as_ref()?
+            .spec
+            .as_ref()?
+            .volume_claim_templates
+            .as_ref()?;
+        let requests = templates
+            .first()?
+            .spec
+            .as_ref()?
+            .resources
+            .as_ref()?
+            .requests
+            .as_ref()?;
         requests.get("storage").cloned()
     }
 }

@@ -203,7 +203,10 @@ fn derived(size: Size) -> BTreeMap<String, String> {
     } else {
         values.insert("shared_buffers", megabytes(128 * MIB));
     }
-    values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    values
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// Owned parameters with their values.
@@ -264,7 +267,11 @@ mod tests {
 
     #[test]
     fn ordinary_parameters_are_taken_and_win_over_derived_ones() {
-        let wanted = users(&[("work_mem", "16MB"), ("shared_buffers", "300MB"), ("pg_stat_statements.max", "100")]);
+        let wanted = users(&[
+            ("work_mem", "16MB"),
+            ("shared_buffers", "300MB"),
+            ("pg_stat_statements.max", "100"),
+        ]);
         assert_eq!(check(&wanted), Ok(()));
         let all = merged(SMALL, &wanted);
         assert_eq!(all["work_mem"], "16MB");
@@ -293,7 +300,10 @@ mod tests {
                 let text = all[name].strip_suffix("MB").expect("megabytes");
                 text.parse::<u64>().expect("a number") * MIB
             };
-            assert!(of("max_slot_wal_keep_size") + of("max_wal_size") <= storage / 2, "{storage}");
+            assert!(
+                of("max_slot_wal_keep_size") + of("max_wal_size") <= storage / 2,
+                "{storage}"
+            );
         }
     }
 }

@@ -63,7 +63,12 @@ mod tests {
     fn the_statement_is_kept_out_of_the_log_and_does_not_wait_for_a_standby() {
         let text = statements(&[("postgres", SecretString::from("SCRAM-SHA-256$4096:c2FsdA==$a:b"))]);
         let alter = text.find("ALTER ROLE").expect("the statement");
-        for setting in ["log_statement", "log_min_duration_statement", "log_min_error_statement", "synchronous_commit"] {
+        for setting in [
+            "log_statement",
+            "log_min_duration_statement",
+            "log_min_error_statement",
+            "synchronous_commit",
+        ] {
             assert!(text.find(setting).is_some_and(|at| at < alter), "{setting}");
         }
         assert!(text.contains("ALTER ROLE postgres PASSWORD 'SCRAM-SHA-256$4096:c2FsdA==$a:b';"));

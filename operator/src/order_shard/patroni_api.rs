@@ -76,7 +76,11 @@ impl PatroniApi {
         login: &SystemPasswords,
         operation: String,
     ) -> Result<(), PatroniError> {
-        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        let host = if ip.contains(':') {
+            format!("[{ip}]")
+        } else {
+            ip.to_owned()
+        };
         let no_answer = |source: reqwest::Error| PatroniError::NoAnswer {
             operation: operation.clone(),
             source: source.without_url(),

@@ -34,7 +34,11 @@ pub(crate) fn bytes(text: &str) -> Result<u64, BadQuantity> {
     let value = (number * factor).ceil();
     // 2^53: past it a double no longer counts single bytes; 8 PiB is beyond any volume.
     if value.is_finite() && (0.0..=9_007_199_254_740_992.0).contains(&value) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked on the line above")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked on the line above"
+        )]
         Ok(value as u64)
     } else {
         Err(bad())

@@ -7,12 +7,13 @@ use crds::{Failover, OrderShard};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use store::admin::AdminError;
 use tracing::info;
 
+use super::Shards;
 use super::act::{self, ActError};
 use super::apply_children::apply_children;
-use super::build::{self, Files};
+use super::build::labels::names;
+use super::build::{self, Files, dcs};
 use super::database::{self, DatabaseError, Done, Occasion};
 use super::finalize::{self, Deletion, FinalizeError};
 use super::observe::{ObserveError, Observed, observe};
@@ -22,7 +23,6 @@ use super::secrets::{self, Credentials, SecretError};
 use super::shard::Shard;
 use super::status::{self, Because, DatabaseFacts};
 use super::volumes::{self, VolumeError};
-use super::Shards;
 use crate::apply::ApplyError;
 use crate::conditions::{Standing, now, write_status};
 
@@ -30,6 +30,10 @@ use crate::conditions::{Standing, now, write_status};
 const CALM: Duration = Duration::from_secs(300);
 /// An unsettled one: what it waits for may not tell (files on their way into a mount, a database that starts).
 const RESTLESS: Duration = Duration::from_secs(2);
+
+/// Patroni looks at its configuration every second, applies it within another and then says which parameters wait for a
+/// restart. Before that the absence of such parameters means nothing.
+const TAKING_IN: Duration = Duration::from_secs(5);
 
 /// Why a look failed; it is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +79,10 @@ impl From<Standing> for Outcome {
 pub(super) async fn reconcile(resource: Arc<OrderShard>, shards: Arc<Shards>) -> Result<Action, ReconcileError> {
     let started = Instant::now();
     let result = look(&resource, &shards).await;
-    shards.context.metrics.reconciled("OrderShard", result.is_ok(), started.elapsed());
+    shards
+        .context
+        .metrics
+        .reconciled("OrderShard", result.is_ok(), started.elapsed());
     result
 }
 
@@ -132,21 +139,38 @@ async fn converge(
     let replicas = rollout::replicas_now(&view, observed.current_replicas());
     apply(resource, shards, &build::children(&shard, &files, replicas)).await?;
 
+    if let Some(step) = rollout::urgent_step(&view) {
+        act::act(shards, resource, observed, &credentials.system, &step).await?;
+        let standing = Standing::reconciling(Because::RollingOut, "replacing a pod that cannot do its work");
+        return Ok(Outcome {
+            standing,
+            shard: Some(shard),
+            facts: remembered(resource),
+        });
+    }
     let database = prepare_database(resource, shards, &view, &credentials, &shard).await?;
     let pods = shards.context.api::<Pod>(&shard.namespace);
-    let loaded = reload::reload(&pods, &observed.members, &files).await?;
+    let loaded = reload::reload(&pods, &observed.members, &files, |m| view.is_outdated(m)).await?;
     let step = rollout::next_step(&view).filter(|_| loaded && database.is_ok());
     if let Some(step) = &step {
         act::act(shards, resource, observed, &credentials.system, step).await?;
     }
 
-    let reloading = || Standing::reconciling(Because::ReloadingConfiguration, "changed files are on their way");
+    let taken_in = shards.remember(resource, |memory| {
+        memory.configured.is_none_or(|at| at.elapsed() > TAKING_IN)
+    });
+    let reloading = || {
+        Standing::reconciling(
+            Because::ReloadingConfiguration,
+            "changed settings are on their way into the members",
+        )
+    };
     let facts = database.as_ref().copied().unwrap_or_default();
     let standing = storage_refused
         .or(database.err())
         .or_else(|| status::members_standing(&view, observed))
         .or_else(|| status::rollout_standing(&view, observed))
-        .or_else(|| (!loaded).then(reloading))
+        .or_else(|| (!loaded || !taken_in).then(reloading))
         .or_else(|| (!facts.initialised).then(preparing))
         .unwrap_or_else(|| status::settled(&view));
     Ok(Outcome {
@@ -188,7 +212,10 @@ async fn fit_volumes(
             if let Some(size) = observed.template_storage_text() {
                 shard.storage.size = size;
             }
-            Ok((shard, Some(Standing::stalled(Because::StorageRefused, refusal.to_string()))))
+            Ok((
+                shard,
+                Some(Standing::stalled(Because::StorageRefused, refusal.to_string())),
+            ))
         }
         Err(other) => Err(other.into()),
     }
@@ -200,6 +227,10 @@ async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Childre
     let written = apply_children(&shards.context, &namespace, children).await?;
     if written.is_empty() {
         return Ok(());
+    }
+    let configuration = format!("changed ConfigMap {}", names::dcs(&resource.name_any(), dcs::CONFIG));
+    if written.contains(&configuration) {
+        shards.remember(resource, |memory| memory.configured = Some(Instant::now()));
     }
     info!(shard = resource.name_any(), ?written, "applied");
     shards.context.tell(resource, "Applied", written.join(", ")).await;
@@ -234,17 +265,23 @@ async fn prepare_database(
     match database::prepare(&pods, master, credentials, &identity, confirmed).await {
         Ok(None) => Ok(Ok(remembered(resource))),
         Ok(Some(prepared)) => {
-            info!(shard = shard.name, schema = prepared.schema.0, "the database is prepared");
+            info!(
+                shard = shard.name,
+                schema = prepared.schema.0,
+                "the database is prepared"
+            );
             if prepared.passwords_reset {
                 let note = "the passwords in the database were set to those of the cluster's Secrets";
                 shards.context.tell(resource, "PasswordsReset", note).await;
             }
-            shards.remember(resource, |memory| memory.database = Some((Done::now(occasion), prepared)));
+            shards.remember(resource, |memory| {
+                memory.database = Some((Done::now(occasion), prepared))
+            });
             Ok(Ok(known(prepared.schema.0)))
         }
-        Err(DatabaseError::Admin(
-            refused @ (AdminError::WrongIdentity { .. } | AdminError::Migrate(_) | AdminError::Refused(_)),
-        )) => Ok(Err(Standing::stalled(Because::DatabaseRefused, chain(&refused)))),
+        Err(refused) if refused.needs_a_person() => {
+            Ok(Err(Standing::stalled(Because::DatabaseRefused, chain(&refused))))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -262,7 +299,9 @@ fn notice_failover(shards: &Shards, resource: &OrderShard, observed: &Observed) 
     let before = resource.status.as_ref().and_then(|s| s.master.clone());
     shards.remember(resource, |memory| {
         let (master, members) = (observed.master(), &observed.members);
-        memory.master.look(before.as_deref(), master, members, Instant::now(), now())
+        memory
+            .master
+            .look(before.as_deref(), master, members, Instant::now(), now())
     })
 }
 
@@ -321,8 +360,17 @@ async fn report(
         shards.context.warn(resource, "MasterChanged", note).await;
     }
     let before = resource.status.as_ref();
-    let status = status::assemble(resource, observed, view.as_ref(), outcome.facts, failover, &outcome.standing);
-    let api = shards.context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
+    let status = status::assemble(
+        resource,
+        observed,
+        view.as_ref(),
+        outcome.facts,
+        failover,
+        &outcome.standing,
+    );
+    let api = shards
+        .context
+        .api::<OrderShard>(&resource.namespace().unwrap_or_default());
     let wrote = write_status(&api, &resource.name_any(), before, &status)
         .await
         .map_err(ReconcileError::Status)?;
@@ -334,14 +382,27 @@ async fn report(
 
 /// An event for each new reason; messages change too often for that.
 async fn tell_transition(resource: &OrderShard, shards: &Shards, standing: &Standing) {
-    let conditions = resource.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let before = conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.reason.as_str());
+    let conditions = resource
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    let before = conditions
+        .iter()
+        .find(|c| c.type_ == "Ready")
+        .map(|c| c.reason.as_str());
     if before == Some(standing.reason()) {
         return;
     }
     if standing.is_stalled() {
-        shards.context.warn(resource, standing.reason(), standing.message()).await;
+        shards
+            .context
+            .warn(resource, standing.reason(), standing.message())
+            .await;
     } else {
-        shards.context.tell(resource, standing.reason(), standing.message()).await;
+        shards
+            .context
+            .tell(resource, standing.reason(), standing.message())
+            .await;
     }
 }

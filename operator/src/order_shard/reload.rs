@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tracing::warn;
 
 use super::build::Files;
 use super::members::{LOADED_ANNOTATION, Member, WANTED_ANNOTATION};
@@ -62,20 +63,39 @@ pub(crate) fn need(member: &Member, digest: &str) -> Need {
 }
 
 /// Brings every member that runs to the current files. Says whether all have them.
-pub(crate) async fn reload(pods: &Api<Pod>, members: &[Member], files: &Files) -> Result<bool, ReloadError> {
+///
+/// A member that `is_outdated` is replaced soon; that it cannot be told must not keep it from being replaced.
+pub(crate) async fn reload(
+    pods: &Api<Pod>,
+    members: &[Member],
+    files: &Files,
+    is_outdated: impl Fn(&Member) -> bool,
+) -> Result<bool, ReloadError> {
     let mut all = true;
     for member in members {
-        let Some(digest) = files.digest(&member.name) else { continue };
-        all &= match need(member, &digest) {
-            Need::Nothing => true,
-            Need::Tell => {
-                annotate(pods, member, &digest, false).await?;
-                ask(pods, member, &digest).await?
+        let Some(digest) = files.digest(&member.name) else {
+            continue;
+        };
+        all &= match bring(pods, member, &digest).await {
+            Err(error) if is_outdated(member) => {
+                warn!(member = member.name, %error, "an outdated member could not be given its files");
+                true
             }
-            Need::Ask => ask(pods, member, &digest).await?,
+            other => other?,
         };
     }
     Ok(all)
+}
+
+async fn bring(pods: &Api<Pod>, member: &Member, digest: &str) -> Result<bool, ReloadError> {
+    match need(member, digest) {
+        Need::Nothing => Ok(true),
+        Need::Ask => ask(pods, member, digest).await,
+        Need::Tell => {
+            annotate(pods, member, digest, false).await?;
+            ask(pods, member, digest).await
+        }
+    }
 }
 
 async fn ask(pods: &Api<Pod>, member: &Member, digest: &str) -> Result<bool, ReloadError> {
@@ -105,13 +125,17 @@ async fn annotate(pods: &Api<Pod>, member: &Member, digest: &str, loaded: bool) 
         "kind": "Pod",
         "metadata": {"name": member.name, "uid": member.uid, "annotations": annotations},
     });
-    pods.patch(&member.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch))
-        .await
-        .map(drop)
-        .map_err(|source| ReloadError::Annotate {
-            pod: member.name.clone(),
-            source,
-        })
+    pods.patch(
+        &member.name,
+        &PatchParams::apply(FIELD_MANAGER).force(),
+        &Patch::Apply(&patch),
+    )
+    .await
+    .map(drop)
+    .map_err(|source| ReloadError::Annotate {
+        pod: member.name.clone(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -131,6 +155,8 @@ mod tests {
             loaded: None,
             wanted: None,
             patroni: None,
+            token_is_dead: false,
+            trouble: None,
         };
         assert_eq!(need(&member, "new"), Need::Tell);
         member.wanted = Some("new".to_owned());

@@ -43,11 +43,13 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    fn is_outdated(&self, member: &Member) -> bool {
-        match (self.newest_revision, member.revision.as_deref()) {
+    /// Made from an older template, or with a token that is refused.
+    pub(crate) fn is_outdated(&self, member: &Member) -> bool {
+        let older = match (self.newest_revision, member.revision.as_deref()) {
             (Some(newest), Some(own)) => newest != own,
             _ => false,
-        }
+        };
+        older || member.token_is_dead
     }
 
     fn replicas(&self) -> impl Iterator<Item = &Member> {
@@ -109,21 +111,37 @@ pub(crate) fn replicas_now(view: &View<'_>, current: Option<u32>) -> u32 {
     }
 }
 
+/// A step that waits for nothing, because the member it concerns helps nobody as it is.
+pub(crate) fn urgent_step(view: &View<'_>) -> Option<Step> {
+    stuck_pod(view).or_else(|| locked_out(view))
+}
+
 /// The next step, or none while there is nothing to do or somebody is not well.
 pub(crate) fn next_step(view: &View<'_>) -> Option<Step> {
-    stuck_pod(view).or_else(|| {
-        if view.is_whole() {
-            shrink(view).or_else(|| replica(view)).or_else(|| old_master(view))
-        } else {
-            None
-        }
-    })
+    view.is_whole()
+        .then(|| shrink(view).or_else(|| replica(view)).or_else(|| old_master(view)))
+        .flatten()
 }
 
 /// A pod from an old template that does not work (a bad image, taken back since) helps nobody and is replaced at once.
 fn stuck_pod(view: &View<'_>) -> Option<Step> {
-    let stuck = |m: &&Member| !m.ready && !m.terminating && view.is_outdated(m) && m.patroni.is_none();
+    let stuck =
+        |m: &&Member| !m.ready && !m.terminating && view.is_outdated(m) && (m.patroni.is_none() || m.trouble.is_some());
     let found = view.members.iter().find(stuck)?;
+    Some(Step::ReplacePod {
+        member: found.name.clone(),
+    })
+}
+
+/// Nobody is master, and this member cannot become one: the API server refuses its token. So its pod is made anew.
+fn locked_out(view: &View<'_>) -> Option<Step> {
+    let locked = |m: &&Member| m.token_is_dead && !m.terminating;
+    let found = view
+        .members
+        .iter()
+        .rev()
+        .find(locked)
+        .filter(|_| view.master.is_none())?;
     Some(Step::ReplacePod {
         member: found.name.clone(),
     })
@@ -144,9 +162,10 @@ fn shrink(view: &View<'_>) -> Option<Step> {
 fn replica(view: &View<'_>) -> Option<Step> {
     let mut replicas: Vec<&Member> = view.replicas().collect();
     replicas.sort_by_key(|m| std::cmp::Reverse(m.index()));
-    let outdated = replicas.iter().find(|m| view.is_outdated(m)).map(|m| Step::ReplacePod {
-        member: m.name.clone(),
-    });
+    let outdated = replicas
+        .iter()
+        .find(|m| view.is_outdated(m))
+        .map(|m| Step::ReplacePod { member: m.name.clone() });
     outdated.or_else(|| {
         let pending = replicas.iter().find(|m| m.restart_helps_as_replica())?;
         Some(Step::Restart {
@@ -218,14 +237,15 @@ mod tests {
 
         fn step(&self, newest: &str) -> Option<Step> {
             let master = super::super::members::master(&self.members, &self.consensus);
-            next_step(&View {
+            let view = View {
                 instances: self.instances,
                 commit: self.commit,
                 members: &self.members,
                 consensus: &self.consensus,
                 master,
                 newest_revision: Some(newest),
-            })
+            };
+            urgent_step(&view).or_else(|| next_step(&view))
         }
 
         fn pend(&mut self, index: usize, parameter: &str, old: &str, new: &str) {
@@ -258,6 +278,8 @@ mod tests {
                 replication_state: (!master).then(|| "streaming".to_owned()),
                 ..PatroniStatus::default()
             }),
+            token_is_dead: false,
+            trouble: None,
         }
     }
 
@@ -316,6 +338,18 @@ mod tests {
         assert_eq!(world.step("r2"), replace("shop-0-1"));
         // From the newest template it is only waited for.
         assert_eq!(world.step("r1"), None);
+    }
+
+    #[test]
+    fn members_whose_token_is_refused_are_replaced_at_once_when_nobody_is_master() {
+        let mut world = World::of(2, SYNC);
+        world.members.iter_mut().for_each(|m| m.token_is_dead = true);
+        // Still a master: one after the other, as for a new template.
+        assert_eq!(world.step("r1"), replace("shop-0-1"));
+        world.consensus.leader = None;
+        assert_eq!(world.step("r1"), replace("shop-0-1"));
+        world.members[1].terminating = true;
+        assert_eq!(world.step("r1"), replace("shop-0-0"));
     }
 
     #[test]
@@ -380,7 +414,10 @@ mod tests {
         };
         assert_eq!(replicas_now(&view, Some(3)), 3);
         assert_eq!(switch_to(next_step(&view)).as_deref(), Some("shop-0-0"));
-        let moved = View { master: Some(&world.members[1]), ..view };
+        let moved = View {
+            master: Some(&world.members[1]),
+            ..view
+        };
         assert_eq!(replicas_now(&moved, Some(3)), 2);
         // Nobody is master: taking members away now might take the one with the newest data.
         let without = View { master: None, ..view };

@@ -39,7 +39,11 @@ impl SecretError {
 /// Reads all of them.
 pub(crate) async fn read(api: &Api<Secret>, cluster: &str) -> Result<Credentials, SecretError> {
     let system = Content::read(api, format!("{cluster}-postgres")).await?;
-    let password = async |program: &str| Content::read(api, format!("{cluster}-{program}")).await?.text("password");
+    let password = async |program: &str| {
+        Content::read(api, format!("{cluster}-{program}"))
+            .await?
+            .text("password")
+    };
     let (replication, rewind) = (system.text("replication-password")?, system.text("rewind-password")?);
     Ok(Credentials {
         roles: Passwords {
@@ -83,7 +87,12 @@ impl Content {
             name: self.name.clone(),
             key,
         };
-        let bytes = self.secret.data.as_ref().and_then(|d| d.get(key)).ok_or_else(incomplete)?;
+        let bytes = self
+            .secret
+            .data
+            .as_ref()
+            .and_then(|d| d.get(key))
+            .ok_or_else(incomplete)?;
         let text = String::from_utf8(bytes.0.clone()).map_err(|_| incomplete())?;
         if text.is_empty() { Err(incomplete()) } else { Ok(text) }
     }

@@ -104,7 +104,9 @@ impl Shard {
             cluster: spec.cluster.clone(),
             ordinal: u16::try_from(ordinal).unwrap_or(u16::MAX),
             data_id: spec.data_id.clone(),
-            owner: resource.controller_owner_ref(&()).ok_or(InvalidShard::Incomplete("uid"))?,
+            owner: resource
+                .controller_owner_ref(&())
+                .ok_or(InvalidShard::Incomplete("uid"))?,
             instances,
             commit: Commit::of(postgres.durability, instances),
             image: postgres.image.clone().unwrap_or_else(|| default_image.to_owned()),
@@ -129,7 +131,12 @@ fn in_range(field: &'static str, value: i32, low: i32, high: i32) -> Result<i32,
     if (low..=high).contains(&value) {
         Ok(value)
     } else {
-        Err(InvalidShard::OutOfRange { field, value, low, high })
+        Err(InvalidShard::OutOfRange {
+            field,
+            value,
+            low,
+            high,
+        })
     }
 }
 
@@ -199,8 +206,14 @@ pub(crate) mod tests {
                 serde_json::json!({"storage": storage, "instances": 1, "durability": "required"}),
                 "ask for 2 or more",
             ),
-            (serde_json::json!({"storage": storage, "instances": 9}), "not between 1 and 5"),
-            (serde_json::json!({"storage": {"size": "big"}}), "spec.postgres.storage.size"),
+            (
+                serde_json::json!({"storage": storage, "instances": 9}),
+                "not between 1 and 5",
+            ),
+            (
+                serde_json::json!({"storage": {"size": "big"}}),
+                "spec.postgres.storage.size",
+            ),
             (
                 serde_json::json!({"storage": storage, "parameters": {"fsync": "off"}}),
                 "parameters.fsync is owned by the operator",

@@ -72,8 +72,8 @@ pub(crate) fn durability_now(commit: Commit, view: &View<'_>) -> DurabilityNow {
     let Some(master) = view.master else {
         return DurabilityNow::Unknown;
     };
-    let named = view.consensus.sync_leader.as_deref() == Some(master.name.as_str())
-        && !view.consensus.sync_standbys.is_empty();
+    let named =
+        view.consensus.sync_leader.as_deref() == Some(master.name.as_str()) && !view.consensus.sync_standbys.is_empty();
     // A strict master without a standby acknowledges nothing, so nothing is acknowledged asynchronously.
     if named || commit.strict() {
         DurabilityNow::Synchronous
@@ -120,9 +120,8 @@ pub(crate) fn members_standing(view: &View<'_>, observed: &Observed) -> Option<S
 
 /// Work on pods, parameters and volumes that is not through; none when it is.
 pub(crate) fn rollout_standing(view: &View<'_>, observed: &Observed) -> Option<Standing> {
-    let outdated = |m: &&Member| matches!((view.newest_revision, m.revision.as_deref()), (Some(n), Some(o)) if n != o);
     let mut parts = Vec::new();
-    let count = observed.members.iter().filter(outdated).count();
+    let count = observed.members.iter().filter(|m| view.is_outdated(m)).count();
     if count > 0 {
         parts.push(format!("{count} pods to replace"));
     }
@@ -150,7 +149,10 @@ pub(crate) fn rollout_standing(view: &View<'_>, observed: &Observed) -> Option<S
         .map(ResourceExt::name_any)
         .collect();
     (!growing.is_empty()).then(|| {
-        Standing::reconciling(Because::GrowingVolumes, format!("waiting for {} to grow", growing.join(", ")))
+        Standing::reconciling(
+            Because::GrowingVolumes,
+            format!("waiting for {} to grow", growing.join(", ")),
+        )
     })
 }
 
@@ -158,7 +160,10 @@ pub(crate) fn rollout_standing(view: &View<'_>, observed: &Observed) -> Option<S
 pub(crate) fn settled(view: &View<'_>) -> Standing {
     let master = view.master.map_or("nobody", |m| m.name.as_str());
     let replicas = view.instances.saturating_sub(1);
-    Standing::ready(Because::Settled, format!("{master} is master, {replicas} replicas follow"))
+    Standing::ready(
+        Because::Settled,
+        format!("{master} is master, {replicas} replicas follow"),
+    )
 }
 
 fn describe(members: &[Member]) -> String {
@@ -171,7 +176,8 @@ fn describe(members: &[Member]) -> String {
 fn state_of(member: &Member) -> String {
     let state = match &member.patroni {
         _ if member.terminating => "stopping".to_owned(),
-        None => "starting".to_owned(),
+        None => member.trouble.clone().unwrap_or_else(|| "starting".to_owned()),
+        Some(_) if member.trouble.is_some() => member.trouble.clone().unwrap_or_default(),
         Some(patroni) if patroni.state == "running" && patroni.role == "replica" => match &patroni.replication_state {
             Some(replication) => replication.clone(),
             None => "running, not streaming".to_owned(),
@@ -211,7 +217,11 @@ pub(crate) fn assemble(
         durability: view.map_or(before.durability, |view| Some(durability_now(view.commit, view))),
         initialised: before.initialised || facts.initialised,
         schema_version: facts.schema_version.or(before.schema_version),
-        system_identifier: observed.consensus.system_identifier.clone().or(before.system_identifier),
+        system_identifier: observed
+            .consensus
+            .system_identifier
+            .clone()
+            .or(before.system_identifier),
         last_failover: failover.or(before.last_failover),
     }
 }

@@ -27,11 +27,7 @@ pub(crate) enum StorageRefusal {
     #[error(
         "spec.postgres.storage.size is {wanted} bytes but volume {claim} has {current}: volumes never shrink; ask for at least its size"
     )]
-    Shrinks {
-        claim: String,
-        wanted: u64,
-        current: u64,
-    },
+    Shrinks { claim: String, wanted: u64, current: u64 },
     #[error(
         "volume {claim} cannot grow: its storage class {class} does not allow expansion; set allowVolumeExpansion on the class, or take spec.postgres.storage.size back"
     )]
@@ -59,7 +55,11 @@ pub(crate) fn growth(
             });
         }
         if requested < wanted {
-            let class = claim.spec.as_ref().and_then(|s| s.storage_class_name.clone()).unwrap_or_default();
+            let class = claim
+                .spec
+                .as_ref()
+                .and_then(|s| s.storage_class_name.clone())
+                .unwrap_or_default();
             if !can_grow(&class) {
                 return Err(StorageRefusal::ClassCannotGrow {
                     claim: claim.name_any(),

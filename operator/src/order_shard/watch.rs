@@ -104,14 +104,21 @@ fn union(before: Option<Known>, mut shards: Vec<ObjectRef<OrderShard>>) -> Vec<O
 }
 
 fn key<K: Resource>(object: &K) -> String {
-    format!("{}/{}", object.meta().namespace.as_deref().unwrap_or_default(), object.name_any())
+    format!(
+        "{}/{}",
+        object.meta().namespace.as_deref().unwrap_or_default(),
+        object.name_any()
+    )
 }
 
 /// The shard whose label an object carries.
 pub(crate) fn by_label<K: Resource>(object: &K) -> Vec<ObjectRef<OrderShard>> {
     let namespace = object.meta().namespace.as_deref().unwrap_or_default();
     let shard = object.meta().labels.as_ref().and_then(|l| l.get(labels::SHARD));
-    shard.map(|name| ObjectRef::new(name).within(namespace)).into_iter().collect()
+    shard
+        .map(|name| ObjectRef::new(name).within(namespace))
+        .into_iter()
+        .collect()
 }
 
 /// Every change matters.
@@ -126,16 +133,20 @@ pub(crate) fn deletion<K: Resource>(object: &K) -> u64 {
 
 /// Of a pod: its labels, whether it is ready, going, where it is, and what Patroni says except for positions.
 pub(crate) fn pod(pod: &Pod) -> u64 {
-    let member = Member::from_pod(pod);
+    let member = Member::from_pod(pod, None);
     digest(&(
         (pod.labels(), &member.ip, member.ready, member.terminating, &member.uid),
-        (&member.loaded, &member.wanted, &member.patroni),
+        (&member.loaded, &member.wanted, &member.patroni, &member.trouble),
     ))
 }
 
 /// Of a ConfigMap: all but what the master renews every second in the leader object.
 pub(crate) fn config_map(object: &ConfigMap) -> u64 {
-    let shard = object.labels().get(labels::SHARD).map(String::as_str).unwrap_or_default();
+    let shard = object
+        .labels()
+        .get(labels::SHARD)
+        .map(String::as_str)
+        .unwrap_or_default();
     if object.name_any() != names::dcs(shard, dcs::LEADER) {
         return any_change(object);
     }
@@ -184,8 +195,14 @@ mod tests {
 
     #[test]
     fn what_patroni_renews_every_second_wakes_nobody() {
-        assert_eq!(config_map(&leader("shop-0-0", "1")), config_map(&leader("shop-0-0", "2")));
-        assert_ne!(config_map(&leader("shop-0-0", "1")), config_map(&leader("shop-0-1", "1")));
+        assert_eq!(
+            config_map(&leader("shop-0-0", "1")),
+            config_map(&leader("shop-0-0", "2"))
+        );
+        assert_ne!(
+            config_map(&leader("shop-0-0", "1")),
+            config_map(&leader("shop-0-1", "1"))
+        );
         assert_eq!(pod(&pod_at(1, "streaming")), pod(&pod_at(2, "streaming")));
         assert_ne!(pod(&pod_at(1, "streaming")), pod(&pod_at(1, "catchup")));
     }

@@ -77,7 +77,9 @@ impl ApiKey {
         use governor::clock::{Clock, DefaultClock};
         match &self.limiter {
             None => Ok(()),
-            Some(limiter) => limiter.check().map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now())),
+            Some(limiter) => limiter
+                .check()
+                .map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now())),
         }
     }
 }
@@ -114,10 +116,15 @@ impl ApiKeys {
     /// Reads the directory. A broken file refuses its own key only, with an error in the log.
     pub fn load(directory: impl Into<PathBuf>) -> Result<Arc<Self>, KeysError> {
         let directory = directory.into();
-        let keys = read_directory(&directory, &[])
-            .map_err(|source| KeysError { directory: directory.clone(), source })?;
+        let keys = read_directory(&directory, &[]).map_err(|source| KeysError {
+            directory: directory.clone(),
+            source,
+        })?;
         tracing::info!(keys = keys.len(), "read the API keys");
-        Ok(Arc::new(Self { directory, current: ArcSwap::from_pointee(keys) }))
+        Ok(Arc::new(Self {
+            directory,
+            current: ArcSwap::from_pointee(keys),
+        }))
     }
 
     /// The key of this bearer token. Every digest is compared, each in constant time, so that the time taken tells
@@ -151,7 +158,11 @@ impl ApiKeys {
 
     /// Keeps the keys current until `stop`.
     pub async fn keep_current(self: Arc<Self>, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(REREAD_EVERY)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(REREAD_EVERY))
+            .await
+            .is_some()
+        {
             let keys = self.clone();
             // A mounted Secret is a file system all the same: reading it may block.
             if let Err(error) = tokio::task::spawn_blocking(move || keys.reload()).await {
@@ -167,7 +178,9 @@ fn read_directory(directory: &Path, old: &[Arc<ApiKey>]) -> Result<Vec<Arc<ApiKe
     let mut keys = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         // Kubernetes keeps the versions of a mounted Secret in `..data` and `..<time>`.
         if name.starts_with('.') {
             continue;
@@ -199,7 +212,13 @@ fn read_key(name: &str, path: &Path) -> Result<ApiKey, KeyFileError> {
         .collect::<Result<_, _>>()?;
     let quota = file.requests_per_second;
     let limiter = quota.map(|rate| RateLimiter::direct(Quota::per_second(rate)));
-    Ok(ApiKey { name: name.into(), digests, scopes: file.scopes, quota, limiter })
+    Ok(ApiKey {
+        name: name.into(),
+        digests,
+        scopes: file.scopes,
+        quota,
+        limiter,
+    })
 }
 
 fn digest_from_hex(hex: &str) -> Option<[u8; 32]> {
@@ -240,7 +259,12 @@ mod tests {
         write_key(directory.path(), "shop", "old", r#""scopes":["read"]"#);
         let keys = ApiKeys::load(directory.path()).unwrap();
         let old: String = Sha256::digest("old").iter().map(|byte| format!("{byte:02x}")).collect();
-        write_key(directory.path(), "shop", "new", &format!(r#""scopes":["read"],"previous_sha256":"{old}""#));
+        write_key(
+            directory.path(),
+            "shop",
+            "new",
+            &format!(r#""scopes":["read"],"previous_sha256":"{old}""#),
+        );
         keys.reload();
         assert!(keys.find(b"old").is_some() && keys.find(b"new").is_some());
         write_key(directory.path(), "shop", "new", r#""scopes":["read"]"#);
@@ -279,7 +303,12 @@ mod tests {
     #[test]
     fn a_key_is_limited_to_its_rate_also_over_a_reread() {
         let directory = tempfile::tempdir().unwrap();
-        write_key(directory.path(), "shop", "secret", r#""scopes":["read"],"requests_per_second":1"#);
+        write_key(
+            directory.path(),
+            "shop",
+            "secret",
+            r#""scopes":["read"],"requests_per_second":1"#,
+        );
         let keys = ApiKeys::load(directory.path()).unwrap();
         assert!(keys.find(b"secret").unwrap().admit().is_ok());
         keys.reload();

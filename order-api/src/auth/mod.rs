@@ -61,25 +61,43 @@ impl<S: Needs> FromRequestParts<App> for Caller<S> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let token = bearer_token(parts)?;
         let key = app.keys.find(token).ok_or_else(|| {
-            challenge(Problem::new(&catalogue::UNAUTHENTICATED, "The API key is not known."), "error=\"invalid_token\"")
+            challenge(
+                Problem::new(&catalogue::UNAUTHENTICATED, "The API key is not known."),
+                "error=\"invalid_token\"",
+            )
         })?;
         if !key.allows(S::SCOPE) {
             let scope = S::SCOPE.as_str();
-            let problem = Problem::new(&catalogue::FORBIDDEN, format!("This operation needs a key with the scope {scope}."));
-            return Err(challenge(problem, &format!("error=\"insufficient_scope\", scope=\"{scope}\"")));
+            let problem = Problem::new(
+                &catalogue::FORBIDDEN,
+                format!("This operation needs a key with the scope {scope}."),
+            );
+            return Err(challenge(
+                problem,
+                &format!("error=\"insufficient_scope\", scope=\"{scope}\""),
+            ));
         }
         key.admit().map_err(|wait| {
-            Problem::new(&catalogue::TOO_MANY_REQUESTS, "The API key has used up its requests of this second.")
-                .retry_after(wait)
+            Problem::new(
+                &catalogue::TOO_MANY_REQUESTS,
+                "The API key has used up its requests of this second.",
+            )
+            .retry_after(wait)
         })?;
-        Ok(Self { key, scope: PhantomData })
+        Ok(Self {
+            key,
+            scope: PhantomData,
+        })
     }
 }
 
 /// The token of `Authorization: Bearer <token>`; the scheme in any case (RFC 9110, section 11.1).
 fn bearer_token(parts: &Parts) -> Result<&[u8], Problem> {
     let missing = |detail: &'static str| challenge(Problem::new(&catalogue::UNAUTHENTICATED, detail), "");
-    let header = parts.headers.get(AUTHORIZATION).ok_or_else(|| missing("The header Authorization is missing."))?;
+    let header = parts
+        .headers
+        .get(AUTHORIZATION)
+        .ok_or_else(|| missing("The header Authorization is missing."))?;
     match header.as_bytes().split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") && !token.trim_ascii().is_empty() => {
             Ok(token.trim_ascii())

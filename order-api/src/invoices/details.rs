@@ -103,8 +103,8 @@ impl Customer {
 impl InvoiceDetails {
     /// The details of the invoice of `order` for `user`.
     pub fn new(order: &Order, user: &User, seller: &Seller) -> Self {
-        let OrderDetails { lines, reference, note } = OrderDetails::deserialize(&order.order_details)
-            .unwrap_or_else(|error| {
+        let OrderDetails { lines, reference, note } =
+            OrderDetails::deserialize(&order.order_details).unwrap_or_else(|error| {
                 // Only an order that a later version has placed: one line then says what is certain, its total.
                 tracing::error!(%error, order = %order.order_id, "the order's details are not of a known layout");
                 in_one_line(order)
@@ -139,5 +139,9 @@ fn in_one_line(order: &Order) -> OrderDetails {
         quantity: 1,
         unit_price_minor: order.total_minor,
     };
-    OrderDetails { lines: vec![line], reference: None, note: None }
+    OrderDetails {
+        lines: vec![line],
+        reference: None,
+        note: None,
+    }
 }

@@ -41,10 +41,16 @@ pub async fn generate_invoice(
     let details = move |order: &Order, user: &User| {
         serde_json::to_value(InvoiceDetails::new(order, user, &seller)).unwrap_or_default()
     };
-    app.write(async move { store.generate_invoice(key, order, details, render).await }).await
+    app.write(async move { store.generate_invoice(key, order, details, render).await })
+        .await
 }
 
 fn render(invoice: &Invoice) -> StoredResponse {
     let location = format!("/v1/invoices/{}", invoice.invoice_id);
-    reply::render(StatusCode::CREATED, Some(location), invoice.version, &InvoiceView::from(invoice))
+    reply::render(
+        StatusCode::CREATED,
+        Some(location),
+        invoice.version,
+        &InvoiceView::from(invoice),
+    )
 }

@@ -46,7 +46,13 @@ pub async fn get_invoice(
     let mut response = match form {
         Form::Json => {
             let version = full.invoice.version;
-            reply::read(&Answer { value: InvoiceView::from(&full.invoice), token }, Some(version))?
+            reply::read(
+                &Answer {
+                    value: InvoiceView::from(&full.invoice),
+                    token,
+                },
+                Some(version),
+            )?
         }
         Form::Pdf => pdf::document(full, token).await?,
     };
@@ -59,9 +65,16 @@ fn preferred(headers: &HeaderMap) -> Result<Form, Problem> {
     if !headers.contains_key(ACCEPT) {
         return Ok(Form::Json);
     }
-    let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accepted: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     let accepted = accepted.join(",");
-    let (json, pdf) = (quality(&accepted, "application/json"), quality(&accepted, "application/pdf"));
+    let (json, pdf) = (
+        quality(&accepted, "application/json"),
+        quality(&accepted, "application/pdf"),
+    );
     if json.max(pdf) <= 0.0 {
         let detail = "An invoice is to be had as application/json and as application/pdf.";
         return Err(Problem::new(&catalogue::NOT_ACCEPTABLE, detail));
@@ -82,7 +95,9 @@ fn quality(accepted: &str, media_type: &str) -> f32 {
         let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
         Some((specificity, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0))))
     });
-    ranges.max_by_key(|(specificity, _)| *specificity).map_or(0.0, |(_, weight)| weight)
+    ranges
+        .max_by_key(|(specificity, _)| *specificity)
+        .map_or(0.0, |(_, weight)| weight)
 }
 
 #[cfg(test)]

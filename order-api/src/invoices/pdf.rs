@@ -39,7 +39,11 @@ pub async fn get_invoice_pdf(
 /// The document of an invoice.
 pub(super) async fn document(full: FullInvoice, token: ReadToken) -> Result<Response, Problem> {
     let invoice = full.invoice;
-    let (id, version, file) = (invoice.invoice_id, invoice.version, format!("invoice-{}.pdf", invoice.number));
+    let (id, version, file) = (
+        invoice.invoice_id,
+        invoice.version,
+        format!("invoice-{}.pdf", invoice.number),
+    );
     // Milliseconds of pure computing, which would hold up the requests of this thread.
     let printed = tokio::task::spawn_blocking(move || print(&invoice)).await;
     let document = printed.map_err(|panic| panic.to_string()).flatten().map_err(|error| {

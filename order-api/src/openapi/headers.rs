@@ -8,7 +8,12 @@ use utoipa::IntoParams;
 #[expect(dead_code, reason = "only described")]
 pub struct IdempotencyHeader {
     /// Identifies this operation; the same for its repeats, another for each other operation.
-    #[param(rename = "Idempotency-Key", example = "8e03978e-40d5-43e8-bc93-6894a57f9324", min_length = 1, max_length = 255)]
+    #[param(
+        rename = "Idempotency-Key",
+        example = "8e03978e-40d5-43e8-bc93-6894a57f9324",
+        min_length = 1,
+        max_length = 255
+    )]
     idempotency_key: String,
 }
 

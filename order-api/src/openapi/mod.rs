@@ -37,6 +37,9 @@ impl Modify for ApiKeyScheme {
             .scheme(HttpAuthScheme::Bearer)
             .description(Some("An API key; each has some of the scopes read, write and admin."))
             .build();
-        openapi.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(scheme));
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("api_key", SecurityScheme::Http(scheme));
     }
 }

@@ -10,13 +10,25 @@ use crate::problem::catalogue::*;
 use crate::problem::{PROBLEM_JSON, ProblemType};
 
 /// Of every operation that needs a key.
-const ANY: &[&ProblemType] =
-    &[&MALFORMED_REQUEST, &UNAUTHENTICATED, &FORBIDDEN, &TOO_MANY_REQUESTS, &INTERNAL, &OVERLOADED, &TIMED_OUT];
+const ANY: &[&ProblemType] = &[
+    &MALFORMED_REQUEST,
+    &UNAUTHENTICATED,
+    &FORBIDDEN,
+    &TOO_MANY_REQUESTS,
+    &INTERNAL,
+    &OVERLOADED,
+    &TIMED_OUT,
+];
 const SHARDS: &[&ProblemType] = &[&SHARD_UNAVAILABLE];
 const TOKENS: &[&ProblemType] = &[&INVALID_TOKEN];
 const BY_ID: &[&ProblemType] = &[&INVALID_ID];
-const BODY: &[&ProblemType] =
-    &[&MALFORMED_JSON, &REQUEST_TIMEOUT, &BODY_TOO_LARGE, &UNSUPPORTED_MEDIA_TYPE, &INVALID_FIELDS];
+const BODY: &[&ProblemType] = &[
+    &MALFORMED_JSON,
+    &REQUEST_TIMEOUT,
+    &BODY_TOO_LARGE,
+    &UNSUPPORTED_MEDIA_TYPE,
+    &INVALID_FIELDS,
+];
 const NO_BODY: &[&ProblemType] = &[&REQUEST_TIMEOUT, &BODY_TOO_LARGE, &INVALID_FIELDS];
 const KEYED: &[&ProblemType] = &[
     &IDEMPOTENCY_KEY_MISSING,
@@ -74,13 +86,23 @@ fn described(kinds: impl Iterator<Item = &'static ProblemType>) -> BTreeMap<Stri
     for kind in kinds {
         by_status.entry(kind.status).or_default().push(kind);
     }
-    by_status.into_iter().map(|(status, kinds)| (status.to_string(), RefOr::T(response(status, &kinds)))).collect()
+    by_status
+        .into_iter()
+        .map(|(status, kinds)| (status.to_string(), RefOr::T(response(status, &kinds))))
+        .collect()
 }
 
 fn response(status: u16, kinds: &[&ProblemType]) -> Response {
-    let names: Vec<_> = kinds.iter().map(|kind| format!("`{}`: {}.", kind.slug, kind.title)).collect();
-    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    let response = ResponseBuilder::new().description(names.join(" ")).content(PROBLEM_JSON, problem);
+    let names: Vec<_> = kinds
+        .iter()
+        .map(|kind| format!("`{}`: {}.", kind.slug, kind.title))
+        .collect();
+    let problem = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .build();
+    let response = ResponseBuilder::new()
+        .description(names.join(" "))
+        .content(PROBLEM_JSON, problem);
     let header = |text: &str| HeaderBuilder::new().description(Some(text)).build();
     match status {
         401 | 403 => response.header("WWW-Authenticate", header("What is missing, as RFC 6750 has it")),

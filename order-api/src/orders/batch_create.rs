@@ -94,11 +94,20 @@ pub async fn batch_create_orders(
     check_size("orders", batch.orders.len())?;
     // Its items bind the key to what they are; the batch as a whole stands for nothing.
     let key = key.stands_for(caller.client(), OPERATION, "", &());
-    let items: Vec<_> = batch.orders.iter().enumerate().map(|(index, item)| checked(&key, index, item)).collect();
+    let items: Vec<_> = batch
+        .orders
+        .iter()
+        .enumerate()
+        .map(|(index, item)| checked(&key, index, item))
+        .collect();
     let good: Vec<_> = items.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
     let store = app.store.clone();
     let written = app
-        .write_many(async move { store.create_orders(good, |order| render(StatusCode::CREATED, order)).await })
+        .write_many(async move {
+            store
+                .create_orders(good, |order| render(StatusCode::CREATED, order))
+                .await
+        })
         .await?;
     answer(items, written)
 }
@@ -120,7 +129,9 @@ fn answer(
         }
         outcome(written)
     });
-    let batch = BatchCreated { results: results.collect() };
+    let batch = BatchCreated {
+        results: results.collect(),
+    };
     let mut response = reply::json(StatusCode::OK, &batch)?;
     reply::cover_all(response.headers_mut(), &tokens);
     Ok(response)
@@ -136,18 +147,35 @@ fn outcome(written: Result<Written, Problem>) -> CreateOutcome {
         },
         Err(problem) => {
             let problem = problem.into_body();
-            CreateOutcome { status: problem.status, order: None, replayed: false, problem: Some(problem) }
+            CreateOutcome {
+                status: problem.status,
+                order: None,
+                replayed: false,
+                problem: Some(problem),
+            }
         }
     }
 }
 
 /// One order of the batch, with its own key. Pointers of its errors start at the order.
 fn checked(key: &StoreKey, index: usize, item: &Value) -> Result<(StoreKey, NewOrder), Problem> {
-    let CreateUsersOrder { user_id, currency, total_minor, order_details } = body::from_value(item)?;
+    let CreateUsersOrder {
+        user_id,
+        currency,
+        total_minor,
+        order_details,
+    } = body::from_value(item)?;
     let user: UserId = user_id.parse().map_err(|error: row_id::IdError| {
-        Problem::fields(vec![FieldError { pointer: "#/user_id".into(), detail: error.to_string().into() }])
+        Problem::fields(vec![FieldError {
+            pointer: "#/user_id".into(),
+            detail: error.to_string().into(),
+        }])
     })?;
-    let order = CreateOrder { currency, total_minor, order_details };
+    let order = CreateOrder {
+        currency,
+        total_minor,
+        order_details,
+    };
     let key = key.item(index, request_hash(OPERATION, user, &order));
     Ok((key, order.validated()?.of(user)))
 }
@@ -158,5 +186,8 @@ pub(super) fn check_size(field: &str, size: usize) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("must have 1 to {MAX_BATCH} entries").into();
-    Err(Problem::fields(vec![FieldError { pointer: format!("#/{field}"), detail }]))
+    Err(Problem::fields(vec![FieldError {
+        pointer: format!("#/{field}"),
+        detail,
+    }]))
 }

@@ -81,22 +81,33 @@ pub async fn batch_get_orders(
         });
         outcome(order)
     });
-    let batch = BatchGot { results: results.collect() };
+    let batch = BatchGot {
+        results: results.collect(),
+    };
     let mut response = reply::json(StatusCode::OK, &batch)?;
     reply::cover_all(response.headers_mut(), &tokens);
     Ok(response)
 }
 
 fn parsed(id: &str) -> Result<OrderId, Problem> {
-    id.parse().map_err(|error: row_id::IdError| Problem::new(&catalogue::INVALID_ID, error.to_string()))
+    id.parse()
+        .map_err(|error: row_id::IdError| Problem::new(&catalogue::INVALID_ID, error.to_string()))
 }
 
 fn outcome(order: Result<Order, Problem>) -> GetOutcome {
     match order {
-        Ok(order) => GetOutcome { status: 200, order: Some(OrderView::from(&order)), problem: None },
+        Ok(order) => GetOutcome {
+            status: 200,
+            order: Some(OrderView::from(&order)),
+            problem: None,
+        },
         Err(problem) => {
             let problem = problem.into_body();
-            GetOutcome { status: problem.status, order: None, problem: Some(problem) }
+            GetOutcome {
+                status: problem.status,
+                order: None,
+                problem: Some(problem),
+            }
         }
     }
 }

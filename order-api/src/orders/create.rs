@@ -49,5 +49,10 @@ pub async fn create_order(
     let order = body.validated()?.of(user);
     let key = key.stands_for(caller.client(), OPERATION, user, &body);
     let store = app.store.clone();
-    app.write(async move { store.create_order(key, order, |order| render(StatusCode::CREATED, order)).await }).await
+    app.write(async move {
+        store
+            .create_order(key, order, |order| render(StatusCode::CREATED, order))
+            .await
+    })
+    .await
 }

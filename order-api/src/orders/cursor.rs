@@ -26,11 +26,16 @@ pub(super) fn encode(last: OrderId, user: UserId) -> String {
 /// The order the part begins behind.
 pub(super) fn decode(cursor: &str, user: UserId) -> Result<OrderId, Problem> {
     let refused = || {
-        Problem::new(&catalogue::INVALID_CURSOR, "The cursor is not one that a list of this user's orders has returned.")
+        Problem::new(
+            &catalogue::INVALID_CURSOR,
+            "The cursor is not one that a list of this user's orders has returned.",
+        )
     };
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
     let bytes: [u8; LENGTH] = bytes.try_into().map_err(|_| refused())?;
-    let (&[version, ref last @ ..], check) = bytes.split_at(LENGTH - CHECKSUM) else { return Err(refused()) };
+    let (&[version, ref last @ ..], check) = bytes.split_at(LENGTH - CHECKSUM) else {
+        return Err(refused());
+    };
     let last = Uuid::from_slice(last).map_err(|_| refused())?;
     if version != VERSION || check != checksum(last, user) {
         return Err(refused());

@@ -78,10 +78,16 @@ impl CreateOrder {
         let currency = check.currency("currency", &self.currency);
         let currency = currency.and_then(|currency| currency.code().parse::<CurrencyCode>().ok());
         let details = check.within("order_details", |check| self.order_details.checked(check));
-        let total = details.as_ref().and_then(|details| self.checked_total(&mut check, details));
+        let total = details
+            .as_ref()
+            .and_then(|details| self.checked_total(&mut check, details));
         let order = match (currency, total, details) {
             (Some(currency), Some(total_minor), Some(details)) => {
-                serde_json::to_value(details).ok().map(|order_details| CheckedOrder { currency, total_minor, order_details })
+                serde_json::to_value(details).ok().map(|order_details| CheckedOrder {
+                    currency,
+                    total_minor,
+                    order_details,
+                })
             }
             _ => None,
         };
@@ -89,16 +95,23 @@ impl CreateOrder {
     }
 
     fn checked_total(&self, check: &mut Fields, details: &OrderDetails) -> Option<i64> {
-        let sum = details.lines.iter().try_fold(0_i64, |sum, line| sum.checked_add(line.amount_minor()?));
+        let sum = details
+            .lines
+            .iter()
+            .try_fold(0_i64, |sum, line| sum.checked_add(line.amount_minor()?));
         let Some(sum) = sum.filter(|sum| *sum <= MAX_AMOUNT_MINOR) else {
             return check.within("order_details", |check| {
-                check.refuse("lines", format!("must come to at most {MAX_AMOUNT_MINOR} minor units in all"))
+                check.refuse(
+                    "lines",
+                    format!("must come to at most {MAX_AMOUNT_MINOR} minor units in all"),
+                )
             });
         };
         match self.total_minor {
-            Some(claimed) if claimed != sum => {
-                check.refuse("total_minor", format!("must be the sum of the lines, {sum}, or be left out"))
-            }
+            Some(claimed) if claimed != sum => check.refuse(
+                "total_minor",
+                format!("must be the sum of the lines, {sum}, or be left out"),
+            ),
             _ => Some(sum),
         }
     }
@@ -108,15 +121,23 @@ impl OrderDetails {
     fn checked(&self, check: &mut Fields) -> Option<Self> {
         let lines = check.within("lines", |check| {
             let lines = self.lines.iter().enumerate();
-            lines.map(|(index, line)| check.within(&index.to_string(), |check| line.checked(check))).collect::<Vec<_>>()
+            lines
+                .map(|(index, line)| check.within(&index.to_string(), |check| line.checked(check)))
+                .collect::<Vec<_>>()
         });
         if !(1..=MAX_LINES).contains(&lines.len()) {
             return check.refuse("lines", format!("must have 1 to {MAX_LINES} entries"));
         }
         Some(Self {
             lines: lines.into_iter().collect::<Option<_>>()?,
-            reference: self.reference.as_deref().and_then(|reference| check.line("reference", reference, 1..=100)),
-            note: self.note.as_deref().and_then(|note| check.paragraph("note", note, 1..=1000)),
+            reference: self
+                .reference
+                .as_deref()
+                .and_then(|reference| check.line("reference", reference, 1..=100)),
+            note: self
+                .note
+                .as_deref()
+                .and_then(|note| check.paragraph("note", note, 1..=1000)),
         })
     }
 }
@@ -132,7 +153,12 @@ impl OrderLine {
         let description = check.line("description", &self.description, 1..=200);
         let quantity = check.integer("quantity", self.quantity, 1..=MAX_QUANTITY);
         let unit_price_minor = check.integer("unit_price_minor", self.unit_price_minor, 0..=MAX_UNIT_PRICE_MINOR);
-        Some(Self { sku: sku?, description: description?, quantity: quantity?, unit_price_minor: unit_price_minor? })
+        Some(Self {
+            sku: sku?,
+            description: description?,
+            quantity: quantity?,
+            unit_price_minor: unit_price_minor?,
+        })
     }
 }
 
@@ -150,12 +176,23 @@ mod tests {
         CreateOrder {
             currency: "EUR".into(),
             total_minor: None,
-            order_details: OrderDetails { lines: lines.collect(), reference: None, note: None },
+            order_details: OrderDetails {
+                lines: lines.collect(),
+                reference: None,
+                note: None,
+            },
         }
     }
 
     fn pointers(order: &CreateOrder) -> Vec<String> {
-        order.validated().unwrap_err().into_body().errors.into_iter().map(|error| error.pointer).collect()
+        order
+            .validated()
+            .unwrap_err()
+            .into_body()
+            .errors
+            .into_iter()
+            .map(|error| error.pointer)
+            .collect()
     }
 
     #[test]
@@ -167,8 +204,21 @@ mod tests {
 
     #[test]
     fn a_total_that_is_not_the_sum_is_refused() {
-        assert!(CreateOrder { total_minor: Some(3998), ..order(&[(2, 1999)]) }.validated().is_ok());
-        assert_eq!(pointers(&CreateOrder { total_minor: Some(3997), ..order(&[(2, 1999)]) }), ["#/total_minor"]);
+        assert!(
+            CreateOrder {
+                total_minor: Some(3998),
+                ..order(&[(2, 1999)])
+            }
+            .validated()
+            .is_ok()
+        );
+        assert_eq!(
+            pointers(&CreateOrder {
+                total_minor: Some(3997),
+                ..order(&[(2, 1999)])
+            }),
+            ["#/total_minor"]
+        );
     }
 
     #[test]
@@ -177,12 +227,21 @@ mod tests {
         assert_eq!(pointers(&order(&[most])), ["#/order_details/lines"]);
         assert_eq!(pointers(&order(&vec![most; MAX_LINES])), ["#/order_details/lines"]);
         let extreme = pointers(&order(&[(i64::MAX, i64::MIN)]));
-        assert_eq!(extreme, ["#/order_details/lines/0/quantity", "#/order_details/lines/0/unit_price_minor"]);
+        assert_eq!(
+            extreme,
+            [
+                "#/order_details/lines/0/quantity",
+                "#/order_details/lines/0/unit_price_minor"
+            ]
+        );
     }
 
     #[test]
     fn an_order_has_lines_and_not_too_many() {
         assert_eq!(pointers(&order(&[])), ["#/order_details/lines"]);
-        assert_eq!(pointers(&order(&vec![(1, 1); MAX_LINES + 1])), ["#/order_details/lines"]);
+        assert_eq!(
+            pointers(&order(&vec![(1, 1); MAX_LINES + 1])),
+            ["#/order_details/lines"]
+        );
     }
 }

@@ -30,5 +30,11 @@ pub async fn get_order(
 ) -> Result<Response, Problem> {
     let Answer { value, token } = app.store.get_order(id, &at).await?;
     let order = value.ok_or(StoreError::OrderNotFound(id))?;
-    reply::read(&Answer { value: OrderView::from(&order), token }, Some(order.version))
+    reply::read(
+        &Answer {
+            value: OrderView::from(&order),
+            token,
+        },
+        Some(order.version),
+    )
 }

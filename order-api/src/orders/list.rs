@@ -65,7 +65,11 @@ pub async fn list_orders(
         let detail = format!("The query parameter limit has to be between 1 and {MAX_LIMIT}.");
         return Err(Problem::new(&catalogue::MALFORMED_REQUEST, detail));
     }
-    let before = params.cursor.as_deref().map(|cursor| cursor::decode(cursor, user)).transpose()?;
+    let before = params
+        .cursor
+        .as_deref()
+        .map(|cursor| cursor::decode(cursor, user))
+        .transpose()?;
     let Answer { value: page, token } = app.store.list_orders(user, before, params.limit, &at).await?;
     // Only the rare empty list needs a second look, at whether there is such a user at all.
     if page.orders.is_empty() && before.is_none() && app.store.get_user(user, &at).await?.value.is_none() {

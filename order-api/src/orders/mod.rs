@@ -15,8 +15,8 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use row_id::OrderId;
 use serde::Serialize;
-use store::orders::{Order, OrderStatus};
 use store::StoredResponse;
+use store::orders::{Order, OrderStatus};
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -97,7 +97,9 @@ async fn change_status(
     let expected = condition.and_then(|condition| condition.expected());
     let store = app.store.clone();
     app.write(async move {
-        store.set_order_status(key, id, to, expected, |order| render(StatusCode::OK, order)).await
+        store
+            .set_order_status(key, id, to, expected, |order| render(StatusCode::OK, order))
+            .await
     })
     .await
 }

@@ -12,7 +12,9 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Looks at the backlog of one shard; the time until the next look.
 pub async fn measure(store: Store, metrics: Arc<Metrics>, shard: Ordinal) -> Duration {
-    let labels = ShardLabels { shard: u32::from(shard.get()) };
+    let labels = ShardLabels {
+        shard: u32::from(shard.get()),
+    };
     match store.outbox_backlog(shard).await {
         Ok(backlog) => {
             metrics.outbox_events.get_or_create(&labels).set(backlog.count);

@@ -54,7 +54,10 @@ impl OutboxPoller {
         let taken = events.len();
         let results: Vec<_> = stream::iter(events)
             .map(|event| async move {
-                (event.event_id, delivery::publish(&self.publisher, &self.metrics, "poller", &event).await)
+                (
+                    event.event_id,
+                    delivery::publish(&self.publisher, &self.metrics, "poller", &event).await,
+                )
             })
             .buffer_unordered(IN_FLIGHT)
             .collect()
@@ -74,7 +77,10 @@ impl OutboxPoller {
             tracing::warn!(%shard, failed = failed.len(), "events could not be published; they stay in the outbox");
             self.store.release_events(&failed).await?;
         }
-        Ok(Batch { taken, failed: failed.len() })
+        Ok(Batch {
+            taken,
+            failed: failed.len(),
+        })
     }
 }
 

@@ -38,14 +38,29 @@ impl PublishNow {
     /// Both ends.
     pub fn new(metrics: Arc<Metrics>) -> (Self, PublishNowWorker) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { queue: sender, metrics: metrics.clone() }, PublishNowWorker { queue: receiver, metrics })
+        (
+            Self {
+                queue: sender,
+                metrics: metrics.clone(),
+            },
+            PublishNowWorker {
+                queue: receiver,
+                metrics,
+            },
+        )
     }
 
     /// Hands events over; what does not fit is left to the poller.
     pub fn hand_over(&self, events: Vec<OutboxEvent>) {
         for event in events {
             if self.queue.try_send(event).is_err() {
-                self.metrics.events.get_or_create(&EventLabels { way: WAY, outcome: "left_to_poller" }).inc();
+                self.metrics
+                    .events
+                    .get_or_create(&EventLabels {
+                        way: WAY,
+                        outcome: "left_to_poller",
+                    })
+                    .inc();
             }
         }
     }

@@ -145,7 +145,11 @@ mod tests {
     fn slugs_are_unique_and_fit_into_a_uri() {
         let slugs: HashSet<_> = ALL.iter().map(|kind| kind.slug).collect();
         assert_eq!(slugs.len(), ALL.len());
-        assert!(slugs.iter().all(|slug| slug.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        assert!(
+            slugs
+                .iter()
+                .all(|slug| slug.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+        );
     }
 
     #[test]

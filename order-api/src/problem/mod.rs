@@ -64,7 +64,13 @@ pub struct ProblemBody {
 impl Problem {
     /// A problem of this kind; `detail` tells what happened this time, without secrets.
     pub fn new(kind: &'static ProblemType, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None, headers: Vec::new() }
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            headers: Vec::new(),
+        }
     }
 
     /// Field errors, under one `invalid-fields` problem.
@@ -73,7 +79,10 @@ impl Problem {
             1 => "One field is not valid.".into(),
             n => format!("{n} fields are not valid."),
         };
-        Self { errors, ..Self::new(&catalogue::INVALID_FIELDS, detail) }
+        Self {
+            errors,
+            ..Self::new(&catalogue::INVALID_FIELDS, detail)
+        }
     }
 
     /// Adds errors that point at fields.
@@ -119,15 +128,21 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
         let status = self.status();
-        let retry_after = self.retry_after.map(|wait| wait.as_millis().div_ceil(1000).max(1) as u64);
+        let retry_after = self
+            .retry_after
+            .map(|wait| wait.as_millis().div_ceil(1000).max(1) as u64);
         let headers = std::mem::take(&mut self.headers);
         let kind = self.kind;
         // The body's fields are strings and numbers: writing them as JSON cannot fail.
         let body = serde_json::to_vec(&self.into_body()).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -146,15 +161,22 @@ mod tests {
 
     #[test]
     fn retry_after_is_rounded_up_to_whole_seconds() {
-        let response = Problem::new(&catalogue::OVERLOADED, "x").retry_after(Duration::from_millis(1001)).into_response();
+        let response = Problem::new(&catalogue::OVERLOADED, "x")
+            .retry_after(Duration::from_millis(1001))
+            .into_response();
         assert_eq!(response.headers()[RETRY_AFTER], "2");
-        let response = Problem::new(&catalogue::OVERLOADED, "x").retry_after(Duration::ZERO).into_response();
+        let response = Problem::new(&catalogue::OVERLOADED, "x")
+            .retry_after(Duration::ZERO)
+            .into_response();
         assert_eq!(response.headers()[RETRY_AFTER], "1");
     }
 
     #[test]
     fn field_errors_are_listed_with_their_pointers() {
-        let problem = Problem::fields(vec![FieldError { pointer: "#/lines/0/sku".into(), detail: "is missing".into() }]);
+        let problem = Problem::fields(vec![FieldError {
+            pointer: "#/lines/0/sku".into(),
+            detail: "is missing".into(),
+        }]);
         insta::assert_json_snapshot!(problem.into_body());
     }
 }

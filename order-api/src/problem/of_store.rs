@@ -30,19 +30,28 @@ impl From<StoreError> for Problem {
             StoreError::KeyReuse => Self::new(&catalogue::IDEMPOTENCY_KEY_REUSED, sentence(&error)),
             StoreError::InProgress { .. } => Self::new(
                 &catalogue::IDEMPOTENCY_KEY_IN_USE,
-                "The first request with this idempotency key has not ended.",
+                "A request with this idempotency key, or for the same contact, has not ended.",
             ),
             StoreError::Unavailable { .. } => {
                 tracing::warn!(%error, "a shard is not available");
-                Self::new(&catalogue::SHARD_UNAVAILABLE, "The shard that owns the data could not serve the request.")
+                Self::new(
+                    &catalogue::SHARD_UNAVAILABLE,
+                    "The shard that owns the data could not serve the request.",
+                )
             }
             StoreError::OutcomeUnknown { .. } => {
                 tracing::warn!(%error, "the outcome of a write is not known");
-                Self::new(&catalogue::OUTCOME_UNKNOWN, "The database did not confirm the operation.")
+                Self::new(
+                    &catalogue::OUTCOME_UNKNOWN,
+                    "The database did not confirm the operation.",
+                )
             }
             StoreError::NoSuchShard { .. } => {
                 tracing::error!(%error, "the ring has no such shard");
-                Self::new(&catalogue::SHARD_UNAVAILABLE, "The shard that owns the data is not known here yet.")
+                Self::new(
+                    &catalogue::SHARD_UNAVAILABLE,
+                    "The shard that owns the data is not known here yet.",
+                )
             }
             // The client gets no word of the inside; the log has it, under the request's id.
             StoreError::Database { .. }
@@ -62,7 +71,10 @@ impl From<StoreError> for Problem {
 }
 
 fn taken(pointer: &str, detail: String) -> Problem {
-    let error = FieldError { pointer: pointer.to_owned(), detail: "belongs to another user".into() };
+    let error = FieldError {
+        pointer: pointer.to_owned(),
+        detail: "belongs to another user".into(),
+    };
     Problem::new(&catalogue::CONTACT_TAKEN, detail).with_errors(vec![error])
 }
 

@@ -46,12 +46,22 @@ impl From<&ProblemType> for ProblemExplanation {
     (Vec<ProblemExplanation> = "application/json"), (String = "text/html")))))]
 pub async fn list_problems(headers: HeaderMap) -> Response {
     if !wants_html(&headers) {
-        return Json(catalogue::ALL.iter().map(|kind| ProblemExplanation::from(*kind)).collect::<Vec<_>>())
-            .into_response();
+        return Json(
+            catalogue::ALL
+                .iter()
+                .map(|kind| ProblemExplanation::from(*kind))
+                .collect::<Vec<_>>(),
+        )
+        .into_response();
     }
     let rows: String = catalogue::ALL
         .iter()
-        .map(|kind| format!("<li><a href=\"/problems/{0}\">{1} {0}</a>: {2}</li>", kind.slug, kind.status, kind.title))
+        .map(|kind| {
+            format!(
+                "<li><a href=\"/problems/{0}\">{1} {0}</a>: {2}</li>",
+                kind.slug, kind.status, kind.title
+            )
+        })
         .collect();
     Html(page("Problem types", &format!("<ul>{rows}</ul>"))).into_response()
 }
@@ -85,7 +95,10 @@ pub async fn explain_problem(
 
 /// Browsers name `text/html` in Accept, programs do not.
 fn wants_html(headers: &HeaderMap) -> bool {
-    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+    headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// A page around `body`, which is made of the catalogue's own text only: nothing of a request is ever put into it.

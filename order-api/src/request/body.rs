@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
@@ -73,12 +73,18 @@ pub fn from_value<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, P
 
 fn wrong_shape(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let detail = without_place(error.inner()).into();
-    Problem::fields(vec![FieldError { pointer: pointer_to(error.path()), detail }])
+    Problem::fields(vec![FieldError {
+        pointer: pointer_to(error.path()),
+        detail,
+    }])
 }
 
 async fn read(request: Request, limits: BodyLimits) -> Result<Bytes, Problem> {
     let too_large = || {
-        Problem::new(&catalogue::BODY_TOO_LARGE, format!("A body may have at most {} bytes.", limits.max_bytes))
+        Problem::new(
+            &catalogue::BODY_TOO_LARGE,
+            format!("A body may have at most {} bytes.", limits.max_bytes),
+        )
     };
     // Refused by its own word, before anything of it is read.
     if content_length(request.headers()).is_some_and(|length| length > limits.max_bytes as u64) {
@@ -88,10 +94,16 @@ async fn read(request: Request, limits: BodyLimits) -> Result<Bytes, Problem> {
     match tokio::time::timeout(limits.read_timeout, collect).await {
         Err(_) => Err(Problem::new(
             &catalogue::REQUEST_TIMEOUT,
-            format!("The body did not arrive within {} s.", limits.read_timeout.as_secs()),
+            format!(
+                "The body did not arrive within {} s.",
+                limits.read_timeout.as_secs_f32()
+            ),
         )),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(&catalogue::MALFORMED_REQUEST, "The body ended before it was complete.")),
+        Ok(Err(_)) => Err(Problem::new(
+            &catalogue::MALFORMED_REQUEST,
+            "The body ended before it was complete.",
+        )),
         Ok(Ok(body)) => Ok(body.to_bytes()),
     }
 }
@@ -106,7 +118,13 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(content_type) = headers.get(CONTENT_TYPE) else {
         return refuse("The header Content-Type is missing; send application/json.");
     };
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let essence = content_type
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
     let essence = essence.to_ascii_lowercase();
     let is_json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
     if !is_json {
@@ -123,7 +141,12 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 fn malformed(error: &serde_json::Error) -> Problem {
     Problem::new(
         &catalogue::MALFORMED_JSON,
-        format!("{} at line {}, column {}.", without_place(error), error.line(), error.column()),
+        format!(
+            "{} at line {}, column {}.",
+            without_place(error),
+            error.line(),
+            error.column()
+        ),
     )
 }
 
@@ -196,12 +219,18 @@ mod tests {
     #[test]
     fn an_unknown_field_is_pointed_at_with_its_name_escaped() {
         let body = refusal(br#"{"inner":[{"count":1,"te~/xt":"a"}]}"#);
-        assert_eq!((body.status, body.errors[0].pointer.as_str()), (422, "#/inner/0/te~0~1xt"));
+        assert_eq!(
+            (body.status, body.errors[0].pointer.as_str()),
+            (422, "#/inner/0/te~0~1xt")
+        );
     }
 
     #[test]
     fn a_number_beyond_the_integers_is_an_invalid_field() {
-        assert_eq!(refusal(br#"{"inner":[{"count":9223372036854775808,"text":"a"}]}"#).status, 422);
+        assert_eq!(
+            refusal(br#"{"inner":[{"count":9223372036854775808,"text":"a"}]}"#).status,
+            422
+        );
         assert_eq!(refusal(br#"{"inner":[{"count":1.5,"text":"a"}]}"#).status, 422);
     }
 
@@ -219,9 +248,16 @@ mod tests {
         ];
         for case in cases {
             let status = refusal(case).status;
-            assert!(status == 400 || status == 422, "{status} for {:?}", String::from_utf8_lossy(&case[..case.len().min(60)]));
+            assert!(
+                status == 400 || status == 422,
+                "{status} for {:?}",
+                String::from_utf8_lossy(&case[..case.len().min(60)])
+            );
         }
-        assert_eq!(refusal(br#"{"inner":[{"count":1,"text":"\ud800"}]}"#).kind, "/problems/malformed-json");
+        assert_eq!(
+            refusal(br#"{"inner":[{"count":1,"text":"\ud800"}]}"#).kind,
+            "/problems/malformed-json"
+        );
     }
 
     #[test]

@@ -47,5 +47,8 @@ fn tokens(headers: &HeaderMap) -> Result<ReadTokens, Problem> {
 }
 
 fn invalid(why: impl std::fmt::Display) -> Problem {
-    Problem::new(&catalogue::INVALID_TOKEN, format!("The header Ringwright-Token was refused: {why}."))
+    Problem::new(
+        &catalogue::INVALID_TOKEN,
+        format!("The header Ringwright-Token was refused: {why}."),
+    )
 }

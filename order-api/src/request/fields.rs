@@ -39,7 +39,10 @@ impl Fields {
     pub fn refuse<T>(&mut self, field: &str, detail: impl Into<Cow<'static, str>>) -> Option<T> {
         let mut pointer = format!("#{}", self.at);
         push_segment(&mut pointer, field);
-        self.errors.push(FieldError { pointer, detail: detail.into() });
+        self.errors.push(FieldError {
+            pointer,
+            detail: detail.into(),
+        });
         None
     }
 
@@ -74,7 +77,10 @@ impl Fields {
             return self.refuse(field, "must not contain control characters");
         }
         if !length.contains(&value.chars().count()) {
-            return self.refuse(field, format!("must have {} to {} characters", length.start(), length.end()));
+            return self.refuse(
+                field,
+                format!("must have {} to {} characters", length.start(), length.end()),
+            );
         }
         Some(value.to_owned())
     }
@@ -82,7 +88,10 @@ impl Fields {
     /// A whole number within bounds.
     pub fn integer(&mut self, field: &str, value: i64, bounds: RangeInclusive<i64>) -> Option<i64> {
         if !bounds.contains(&value) {
-            return self.refuse(field, format!("must be between {} and {}", bounds.start(), bounds.end()));
+            return self.refuse(
+                field,
+                format!("must be between {} and {}", bounds.start(), bounds.end()),
+            );
         }
         Some(value)
     }
@@ -90,7 +99,10 @@ impl Fields {
     /// An email address that mail can be sent to; the domain in lower case.
     pub fn email(&mut self, field: &str, value: &str) -> Option<String> {
         let value = value.trim();
-        let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
+        let options = Options::default()
+            .without_display_text()
+            .without_domain_literal()
+            .with_required_tld();
         if value.len() > 254 || value.chars().any(char::is_control) {
             return self.refuse(field, "must be an email address of at most 254 bytes");
         }
@@ -106,7 +118,10 @@ impl Fields {
         let plain = value.len() <= 32 && value.bytes().all(|b| b.is_ascii_digit() || b"+ ()-./".contains(&b));
         // Without the country there is no telling whose number it is, so a national form is not guessed at.
         if !plain || !value.starts_with('+') {
-            return self.refuse(field, "must be a telephone number in international form, such as +491701234567");
+            return self.refuse(
+                field,
+                "must be a telephone number in international form, such as +491701234567",
+            );
         }
         match phonenumber::parse(None, value) {
             Ok(number) if number.is_valid() => Some(number.format().mode(phonenumber::Mode::E164).to_string()),
@@ -158,28 +173,61 @@ mod tests {
 
     #[test]
     fn an_email_address_keeps_its_local_part_and_lowers_its_domain() {
-        assert_eq!(check(|f| f.email("e", " Ada.L@Example.ORG ")).unwrap(), "Ada.L@example.org");
+        assert_eq!(
+            check(|f| f.email("e", " Ada.L@Example.ORG ")).unwrap(),
+            "Ada.L@example.org"
+        );
     }
 
     #[test]
     fn what_mail_cannot_be_sent_to_is_refused() {
         let long = format!("{}@example.org", "a".repeat(250));
-        for bad in ["", "a", "a@", "@b.org", "a@localhost", "a@[127.0.0.1]", "Ada <a@b.org>", "a\0@b.org", "a@b.org\r\nBcc: c@d.org", &long] {
+        for bad in [
+            "",
+            "a",
+            "a@",
+            "@b.org",
+            "a@localhost",
+            "a@[127.0.0.1]",
+            "Ada <a@b.org>",
+            "a\0@b.org",
+            "a@b.org\r\nBcc: c@d.org",
+            &long,
+        ] {
             assert!(check(|f| f.email("e", bad)).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn a_mobile_number_comes_out_as_e164() {
-        assert_eq!(check(|f| f.mobile_number("m", "+49 (170) 123-4567")).unwrap(), "+491701234567");
-        assert_eq!(check(|f| f.mobile_number("m", "+1 202-555-0143")).unwrap(), "+12025550143");
+        assert_eq!(
+            check(|f| f.mobile_number("m", "+49 (170) 123-4567")).unwrap(),
+            "+491701234567"
+        );
+        assert_eq!(
+            check(|f| f.mobile_number("m", "+1 202-555-0143")).unwrap(),
+            "+12025550143"
+        );
         // The normal form is a fixed point: a client may send back what it got.
-        assert_eq!(check(|f| f.mobile_number("m", "+491701234567")).unwrap(), "+491701234567");
+        assert_eq!(
+            check(|f| f.mobile_number("m", "+491701234567")).unwrap(),
+            "+491701234567"
+        );
     }
 
     #[test]
     fn numbers_that_cannot_exist_are_refused() {
-        for bad in ["", "+", "0170 1234567", "+49", "+999123456789", "+1 555 12", "+49170123456789012345", "+4917012\u{0}34567", "+49１70"] {
+        for bad in [
+            "",
+            "+",
+            "0170 1234567",
+            "+49",
+            "+999123456789",
+            "+1 555 12",
+            "+49170123456789012345",
+            "+4917012\u{0}34567",
+            "+49１70",
+        ] {
             assert!(check(|f| f.mobile_number("m", bad)).is_err(), "{bad:?}");
         }
     }

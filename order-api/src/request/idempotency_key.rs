@@ -32,7 +32,11 @@ impl IdempotencyKey {
         subject: impl Display,
         body: &impl Serialize,
     ) -> store::IdempotencyKey {
-        store::IdempotencyKey { client: client.to_owned(), key: self.0, request: request_hash(operation, subject, body) }
+        store::IdempotencyKey {
+            client: client.to_owned(),
+            key: self.0,
+            request: request_hash(operation, subject, body),
+        }
     }
 
     fn parse(header: &str) -> Result<Self, Problem> {
@@ -50,7 +54,10 @@ impl IdempotencyKey {
 }
 
 fn invalid() -> Problem {
-    Problem::new(&catalogue::IDEMPOTENCY_KEY_INVALID, format!("Use 1 to {MAX_LENGTH} visible ASCII characters."))
+    Problem::new(
+        &catalogue::IDEMPOTENCY_KEY_INVALID,
+        format!("Use 1 to {MAX_LENGTH} visible ASCII characters."),
+    )
 }
 
 impl FromRequestParts<App> for IdempotencyKey {
@@ -65,7 +72,10 @@ impl FromRequestParts<App> for IdempotencyKey {
             ));
         };
         if headers.next().is_some() {
-            return Err(Problem::new(&catalogue::IDEMPOTENCY_KEY_INVALID, "The header was sent more than once."));
+            return Err(Problem::new(
+                &catalogue::IDEMPOTENCY_KEY_INVALID,
+                "The header was sent more than once.",
+            ));
         }
         Self::parse(header.to_str().map_err(|_| invalid())?)
     }
@@ -78,7 +88,9 @@ impl FromRequestParts<App> for OptionalIdempotencyKey {
         if parts.headers.contains_key(HEADER) {
             return IdempotencyKey::from_request_parts(parts, app).await.map(Self);
         }
-        Ok(Self(IdempotencyKey(uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string())))
+        Ok(Self(IdempotencyKey(
+            uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string(),
+        )))
     }
 }
 
@@ -97,7 +109,10 @@ mod tests {
 
     #[test]
     fn a_key_is_taken_with_and_without_quotes() {
-        assert_eq!(IdempotencyKey::parse("\"8e03978e\"").unwrap(), IdempotencyKey::parse("8e03978e").unwrap());
+        assert_eq!(
+            IdempotencyKey::parse("\"8e03978e\"").unwrap(),
+            IdempotencyKey::parse("8e03978e").unwrap()
+        );
     }
 
     #[test]

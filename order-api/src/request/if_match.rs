@@ -42,7 +42,10 @@ impl IfMatch {
 
     /// The refusal when it does not hold.
     pub fn failed() -> Problem {
-        Problem::new(&catalogue::PRECONDITION_FAILED, "The entity tag in If-Match is not that of the current version.")
+        Problem::new(
+            &catalogue::PRECONDITION_FAILED,
+            "The entity tag in If-Match is not that of the current version.",
+        )
     }
 
     fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
@@ -65,7 +68,10 @@ impl IfMatch {
 /// The version in one entity tag. A weak tag never matches here (RFC 9110, section 8.8.3.2), nor does a foreign one.
 fn version_of(tag: &str) -> Result<Option<i64>, Problem> {
     let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-    let inner = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(malformed)?;
+    let inner = opaque
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .ok_or_else(malformed)?;
     if opaque != tag {
         return Ok(None);
     }
@@ -73,7 +79,10 @@ fn version_of(tag: &str) -> Result<Option<i64>, Problem> {
 }
 
 fn malformed() -> Problem {
-    Problem::new(&catalogue::MALFORMED_REQUEST, "If-Match is not a list of entity tags in quotes.")
+    Problem::new(
+        &catalogue::MALFORMED_REQUEST,
+        "If-Match is not a list of entity tags in quotes.",
+    )
 }
 
 /// `If-Match` where it is required.
@@ -89,7 +98,10 @@ impl FromRequestParts<App> for RequiredIfMatch {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         IfMatch::from_headers(&parts.headers)?.map(Self).ok_or_else(|| {
-            Problem::new(&catalogue::PRECONDITION_REQUIRED, "Send the ETag of the version this change is based on in If-Match.")
+            Problem::new(
+                &catalogue::PRECONDITION_REQUIRED,
+                "Send the ETag of the version this change is based on in If-Match.",
+            )
         })
     }
 }

@@ -22,9 +22,14 @@ where
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         // Taken as text: a typed `Path` would refuse with axum's own answer, which is no problem document.
-        let Path(text) = Path::<String>::from_request_parts(parts, app)
-            .await
-            .map_err(|_| Problem::new(&catalogue::MALFORMED_REQUEST, "The path is not UTF-8 after percent-decoding."))?;
-        text.parse().map(PathId).map_err(|error: T::Err| Problem::new(&catalogue::INVALID_ID, error.to_string()))
+        let Path(text) = Path::<String>::from_request_parts(parts, app).await.map_err(|_| {
+            Problem::new(
+                &catalogue::MALFORMED_REQUEST,
+                "The path is not UTF-8 after percent-decoding.",
+            )
+        })?;
+        text.parse()
+            .map(PathId)
+            .map_err(|error: T::Err| Problem::new(&catalogue::INVALID_ID, error.to_string()))
     }
 }

@@ -62,9 +62,21 @@ impl CreateUser {
             check.time_zone("time_zone", &self.time_zone),
         );
         let user = match checked {
-            (Some(first_name), Some(last_name), Some(email_address), Some(mobile_number), Some(locale), Some(time_zone)) => {
-                Some(NewUser { first_name, last_name, email_address, mobile_number, locale, time_zone })
-            }
+            (
+                Some(first_name),
+                Some(last_name),
+                Some(email_address),
+                Some(mobile_number),
+                Some(locale),
+                Some(time_zone),
+            ) => Some(NewUser {
+                first_name,
+                last_name,
+                email_address,
+                mobile_number,
+                locale,
+                time_zone,
+            }),
             _ => None,
         };
         check.finish(user)
@@ -88,5 +100,10 @@ pub async fn create_user(
     let user = body.validated()?;
     let key = key.stands_for(caller.client(), "users.create", "", &body);
     let store = app.store.clone();
-    app.write(async move { store.create_user(key, user, |user| render(StatusCode::CREATED, user)).await }).await
+    app.write(async move {
+        store
+            .create_user(key, user, |user| render(StatusCode::CREATED, user))
+            .await
+    })
+    .await
 }

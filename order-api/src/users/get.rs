@@ -30,5 +30,11 @@ pub async fn get_user(
 ) -> Result<Response, Problem> {
     let Answer { value, token } = app.store.get_user(id, &at).await?;
     let user = value.ok_or(StoreError::UserNotFound(id))?;
-    reply::read(&Answer { value: UserView::from(&user), token }, Some(user.version))
+    reply::read(
+        &Answer {
+            value: UserView::from(&user),
+            token,
+        },
+        Some(user.version),
+    )
 }

@@ -69,12 +69,24 @@ impl UpdateUser {
     fn validated(&self) -> Result<Changes, Problem> {
         let mut check = Fields::default();
         let changes = Changes {
-            first_name: self.first_name.as_deref().and_then(|name| check.name("first_name", name)),
+            first_name: self
+                .first_name
+                .as_deref()
+                .and_then(|name| check.name("first_name", name)),
             last_name: self.last_name.as_deref().and_then(|name| check.name("last_name", name)),
-            email_address: self.email_address.as_deref().and_then(|email| check.email("email_address", email)),
-            mobile_number: self.mobile_number.as_deref().and_then(|number| check.mobile_number("mobile_number", number)),
+            email_address: self
+                .email_address
+                .as_deref()
+                .and_then(|email| check.email("email_address", email)),
+            mobile_number: self
+                .mobile_number
+                .as_deref()
+                .and_then(|number| check.mobile_number("mobile_number", number)),
             locale: self.locale.as_deref().and_then(|locale| check.locale("locale", locale)),
-            time_zone: self.time_zone.as_deref().and_then(|zone| check.time_zone("time_zone", zone)),
+            time_zone: self
+                .time_zone
+                .as_deref()
+                .and_then(|zone| check.time_zone("time_zone", zone)),
         };
         check.finish(Some(changes))
     }
@@ -119,13 +131,24 @@ pub async fn update_user(
     let changes = body.validated()?;
     let key = key.stands_for(caller.client(), "users.update", id, &body);
     // The base of the patch: the newest state, since the new row is made of it.
-    let current = app.store.get_user(id, &ReadAt::strong()).await?.value.ok_or(StoreError::UserNotFound(id))?;
+    let current = app
+        .store
+        .get_user(id, &ReadAt::strong())
+        .await?
+        .value
+        .ok_or(StoreError::UserNotFound(id))?;
     // The store decides, in its transaction: it knows whether this is a repeat, whose condition holds no more.
-    let expected = if condition.holds_for(current.version) { Some(current.version) } else { condition.expected() };
+    let expected = if condition.holds_for(current.version) {
+        Some(current.version)
+    } else {
+        condition.expected()
+    };
     let new = changes.applied_to(current);
     let store = app.store.clone();
     app.write(async move {
-        store.update_user(key, id, expected, new, |user| render(StatusCode::OK, user)).await
+        store
+            .update_user(key, id, expected, new, |user| render(StatusCode::OK, user))
+            .await
     })
     .await
 }

@@ -14,9 +14,14 @@ fn document() -> Value {
 fn operations(document: &Value) -> Vec<(String, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let methods = paths.iter().flat_map(|(path, item)| {
-        item.as_object().unwrap().iter().map(move |(method, operation)| (path.clone(), method.clone(), operation.clone()))
+        item.as_object()
+            .unwrap()
+            .iter()
+            .map(move |(method, operation)| (path.clone(), method.clone(), operation.clone()))
     });
-    methods.filter(|(_, method, _)| ["get", "post", "patch", "put", "delete"].contains(&method.as_str())).collect()
+    methods
+        .filter(|(_, method, _)| ["get", "post", "patch", "put", "delete"].contains(&method.as_str()))
+        .collect()
 }
 
 #[test]
@@ -27,20 +32,30 @@ fn the_published_document_is_that_of_the_code() {
         std::fs::write(&path, &generated).unwrap();
     }
     let published = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(published == generated, "openapi.json is not up to date: run this test with UPDATE_OPENAPI=1 and look at the diff");
+    assert!(
+        published == generated,
+        "openapi.json is not up to date: run this test with UPDATE_OPENAPI=1 and look at the diff"
+    );
 }
 
 #[test]
 fn every_handler_that_is_described_is_a_route() {
     let described = described_handlers(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    assert_eq!(operations(&document()).len(), described, "a handler with #[utoipa::path] is missing in routes.rs");
+    assert_eq!(
+        operations(&document()).len(),
+        described,
+        "a handler with #[utoipa::path] is missing in routes.rs"
+    );
 }
 
 fn described_handlers(directory: &Path) -> usize {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let count = |path: std::path::PathBuf| match path.is_dir() {
         true => described_handlers(&path),
-        false => std::fs::read_to_string(path).unwrap().matches("#[utoipa::path(").count(),
+        false => std::fs::read_to_string(path)
+            .unwrap()
+            .matches("#[utoipa::path(")
+            .count(),
     };
     entries.map(count).sum()
 }
@@ -50,9 +65,19 @@ async fn every_described_operation_is_served() {
     let api = Api::without_shards(settings());
     for (path, method, operation) in operations(&document()) {
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-        let reply = api.call(method.clone(), &path.replace(['{', '}'], "")).without("authorization").send().await;
+        let reply = api
+            .call(method.clone(), &path.replace(['{', '}'], ""))
+            .without("authorization")
+            .send()
+            .await;
         let open = operation["security"].as_array().is_some();
-        let expected = if path == "/problems/{slug}" { 404 } else if open { 200 } else { 401 };
+        let expected = if path == "/problems/{slug}" {
+            404
+        } else if open {
+            200
+        } else {
+            401
+        };
         assert_eq!(reply.status, expected, "{method} {path}");
     }
 }
@@ -61,12 +86,18 @@ async fn every_described_operation_is_served() {
 fn every_operation_tells_its_problems_and_its_parameters() {
     for (path, method, operation) in operations(&document()) {
         let place = format!("{method} {path}");
-        assert!(operation["summary"].is_string() && operation["operationId"].is_string(), "{place}");
+        assert!(
+            operation["summary"].is_string() && operation["operationId"].is_string(),
+            "{place}"
+        );
         let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
         let has = |name: &str| parameters.iter().any(|parameter| parameter["name"] == name);
         assert_eq!(path.contains("{id}"), has("id"), "{place}");
         if path.starts_with("/v1/") {
-            assert!(operation["responses"]["401"].is_object() && operation["responses"]["503"].is_object(), "{place}");
+            assert!(
+                operation["responses"]["401"].is_object() && operation["responses"]["503"].is_object(),
+                "{place}"
+            );
         }
         if method == "post" && path != "/v1/orders:batch-get" {
             assert!(has("Idempotency-Key"), "{place}");
@@ -100,8 +131,16 @@ fn collect_references(value: &Value, found: &mut Vec<String>) {
 #[tokio::test]
 async fn the_document_and_its_page_are_served_without_a_key() {
     let api = Api::without_shards(settings());
-    let reply = api.get("/openapi.json").without("authorization").send().await.expect(200);
-    assert_eq!((reply.json()["openapi"].as_str(), reply.header("content-type")), (Some("3.1.0"), "application/json"));
+    let reply = api
+        .get("/openapi.json")
+        .without("authorization")
+        .send()
+        .await
+        .expect(200);
+    assert_eq!(
+        (reply.json()["openapi"].as_str(), reply.header("content-type")),
+        (Some("3.1.0"), "application/json")
+    );
     let page = api.get("/docs/").without("authorization").send().await.expect(200);
     assert!(page.header("content-type").starts_with("text/html"));
     // Vendored: the page loads nothing from elsewhere.
@@ -113,7 +152,13 @@ async fn the_document_and_its_page_are_served_without_a_key() {
 #[tokio::test]
 async fn every_problem_type_is_explained_to_programs_and_people() {
     let api = Api::without_shards(settings());
-    let all = api.get("/problems").without("authorization").send().await.expect(200).json();
+    let all = api
+        .get("/problems")
+        .without("authorization")
+        .send()
+        .await
+        .expect(200)
+        .json();
     for problem in all.as_array().unwrap() {
         let path = problem["type"].as_str().unwrap();
         let one = api.get(path).send().await.expect(200).json();

@@ -10,11 +10,16 @@ use crate::shards::ShardedApi;
 use crate::support::{OTHER, Reply, a_user, an_order, fresh_key};
 
 fn replayed(reply: &Reply) -> bool {
-    reply.headers.get("idempotency-replayed").is_some_and(|value| value == "true")
+    reply
+        .headers
+        .get("idempotency-replayed")
+        .is_some_and(|value| value == "true")
 }
 
 async fn orders_of(api: &ShardedApi, user: &str) -> usize {
-    let list = api.get(&format!("/v1/users/{user}/orders")).header("ringwright-consistency", "strong");
+    let list = api
+        .get(&format!("/v1/users/{user}/orders"))
+        .header("ringwright-consistency", "strong");
     list.send().await.expect(200).json()["orders"].as_array().unwrap().len()
 }
 
@@ -23,11 +28,26 @@ async fn a_repeat_gets_the_first_answer_and_does_nothing() {
     let api = ShardedApi::start().await;
     let user = api.user().await;
     let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    let first = api.post(&path).header("idempotency-key", &key).json(&an_order()).send().await.expect(201);
+    let first = api
+        .post(&path)
+        .header("idempotency-key", &key)
+        .json(&an_order())
+        .send()
+        .await
+        .expect(201);
     assert!(!replayed(&first));
     // The order moves on; the answer to the repeat is still that of the first request.
-    api.post(&format!("{}/process", first.header("location"))).send().await.expect(200);
-    let again = api.post(&path).header("idempotency-key", &key).json(&an_order()).send().await.expect(201);
+    api.post(&format!("{}/process", first.header("location")))
+        .send()
+        .await
+        .expect(200);
+    let again = api
+        .post(&path)
+        .header("idempotency-key", &key)
+        .json(&an_order())
+        .send()
+        .await
+        .expect(201);
     assert!(replayed(&again));
     assert_eq!(again.body, first.body);
     for header in ["location", "etag", "content-type"] {
@@ -40,10 +60,29 @@ async fn a_repeat_gets_the_first_answer_and_does_nothing() {
 async fn a_repeat_may_be_written_otherwise_and_quote_its_key() {
     let api = ShardedApi::start().await;
     let (user, key) = (a_user(), fresh_key());
-    let first = api.post("/v1/users").header("idempotency-key", &key).json(&user).send().await.expect(201);
-    let reversed: Vec<String> = user.as_object().unwrap().iter().rev().map(|(k, v)| format!("\"{k}\" : {v}")).collect();
-    let again = api.post("/v1/users").header("idempotency-key", &format!("\"{key}\"")).json(&json!(null));
-    let again = again.body(format!("{{ {} }}", reversed.join(" , "))).send().await.expect(201);
+    let first = api
+        .post("/v1/users")
+        .header("idempotency-key", &key)
+        .json(&user)
+        .send()
+        .await
+        .expect(201);
+    let reversed: Vec<String> = user
+        .as_object()
+        .unwrap()
+        .iter()
+        .rev()
+        .map(|(k, v)| format!("\"{k}\" : {v}"))
+        .collect();
+    let again = api
+        .post("/v1/users")
+        .header("idempotency-key", &format!("\"{key}\""))
+        .json(&json!(null));
+    let again = again
+        .body(format!("{{ {} }}", reversed.join(" , ")))
+        .send()
+        .await
+        .expect(201);
     assert!(replayed(&again));
     assert_eq!(again.body, first.body);
 }
@@ -53,12 +92,25 @@ async fn a_key_is_refused_for_another_body_or_another_operation() {
     let api = ShardedApi::start().await;
     let user = api.user().await;
     let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    let order = api.post(&path).header("idempotency-key", &key).json(&an_order()).send().await.expect(201);
+    let order = api
+        .post(&path)
+        .header("idempotency-key", &key)
+        .json(&an_order())
+        .send()
+        .await
+        .expect(201);
     let mut other = an_order();
     other["order_details"]["lines"][0]["quantity"] = 3.into();
-    let reply = api.post(&path).header("idempotency-key", &key).json(&other).send().await;
+    let reply = api
+        .post(&path)
+        .header("idempotency-key", &key)
+        .json(&other)
+        .send()
+        .await;
     insta::assert_json_snapshot!(reply.problem(422, "idempotency-key-reused"));
-    let process = api.post(&format!("{}/process", order.header("location"))).header("idempotency-key", &key);
+    let process = api
+        .post(&format!("{}/process", order.header("location")))
+        .header("idempotency-key", &key);
     process.send().await.problem(422, "idempotency-key-reused");
 }
 
@@ -67,8 +119,20 @@ async fn keys_of_two_clients_never_meet() {
     let api = ShardedApi::start().await;
     let user = api.user().await;
     let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    api.post(&path).header("idempotency-key", &key).json(&an_order()).send().await.expect(201);
-    let other = api.post(&path).header("idempotency-key", &key).json(&an_order()).bearer(OTHER).send().await.expect(201);
+    api.post(&path)
+        .header("idempotency-key", &key)
+        .json(&an_order())
+        .send()
+        .await
+        .expect(201);
+    let other = api
+        .post(&path)
+        .header("idempotency-key", &key)
+        .json(&an_order())
+        .bearer(OTHER)
+        .send()
+        .await
+        .expect(201);
     assert!(!replayed(&other));
     assert_eq!(orders_of(&api, &user).await, 2);
 }
@@ -83,7 +147,9 @@ async fn of_requests_that_come_together_one_is_done() {
     for reply in &replies {
         match reply.status.as_u16() {
             201 => {}
-            409 => assert!(reply.problem(409, "idempotency-key-in-use").is_object() && reply.headers.contains_key("retry-after")),
+            409 => assert!(
+                reply.problem(409, "idempotency-key-in-use").is_object() && reply.headers.contains_key("retry-after")
+            ),
             _ => panic!("{reply:?}"),
         }
     }
@@ -97,23 +163,42 @@ async fn two_creations_of_a_user_with_one_key_make_one_user() {
     let (user, key) = (a_user(), fresh_key());
     let together = (0..4).map(|_| api.post("/v1/users").header("idempotency-key", &key).json(&user).send());
     let replies = join_all(together).await;
-    let mut created: Vec<_> = replies.iter().filter(|reply| reply.status == 201).map(|reply| reply.text("user_id")).collect();
+    let mut created: Vec<_> = replies
+        .iter()
+        .filter(|reply| reply.status == 201)
+        .map(|reply| reply.text("user_id"))
+        .collect();
     created.dedup();
     assert_eq!(created.len(), 1, "{replies:?}");
-    assert!(replies.iter().all(|reply| [201, 409].contains(&reply.status.as_u16())), "{replies:?}");
+    assert!(
+        replies.iter().all(|reply| [201, 409].contains(&reply.status.as_u16())),
+        "{replies:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_request_that_failed_may_be_tried_again_with_its_key() {
     let api = ShardedApi::start().await;
     let (holder, key) = (a_user(), fresh_key());
-    let path = api.post("/v1/users").json(&holder).send().await.expect(201).header("location").to_owned();
+    let path = api
+        .post("/v1/users")
+        .json(&holder)
+        .send()
+        .await
+        .expect(201)
+        .header("location")
+        .to_owned();
     let mut user = a_user();
     user["email_address"] = holder["email_address"].clone();
     let create = || api.post("/v1/users").header("idempotency-key", &key).json(&user);
     create().send().await.problem(409, "contact-taken");
     let elsewhere = json!({"email_address": a_user()["email_address"]});
-    api.patch(&path).header("if-match", "\"v1\"").json(&elsewhere).send().await.expect(200);
+    api.patch(&path)
+        .header("if-match", "\"v1\"")
+        .json(&elsewhere)
+        .send()
+        .await
+        .expect(200);
     create().send().await.expect(201);
 }
 
@@ -122,14 +207,25 @@ async fn a_repeated_change_of_a_user_gets_its_answer_although_the_version_has_mo
     let api = ShardedApi::start().await;
     let path = format!("/v1/users/{}", api.user().await);
     let change = || {
-        let patch = api.patch(&path).header("if-match", "\"v1\"").header("idempotency-key", "change-of-name");
+        let patch = api
+            .patch(&path)
+            .header("if-match", "\"v1\"")
+            .header("idempotency-key", "change-of-name");
         patch.json(&json!({"first_name": "Grace"}))
     };
     let first = change().send().await.expect(200);
     let again = change().send().await.expect(200);
     assert!(replayed(&again) && !replayed(&first));
     assert_eq!(again.body, first.body);
-    assert_eq!(api.get(&path).header("ringwright-consistency", "strong").send().await.expect(200).header("etag"), "\"v2\"");
+    assert_eq!(
+        api.get(&path)
+            .header("ringwright-consistency", "strong")
+            .send()
+            .await
+            .expect(200)
+            .header("etag"),
+        "\"v2\""
+    );
 }
 
 #[tokio::test]
@@ -145,7 +241,10 @@ async fn a_write_goes_on_when_its_client_hangs_up() {
         api.app.writes_ended().await;
     }
     let again = place().await.expect(201);
-    assert!(replayed(&again), "the first request was done without anybody waiting for it");
+    assert!(
+        replayed(&again),
+        "the first request was done without anybody waiting for it"
+    );
     assert_eq!(orders_of(&api, &user).await, 2);
 }
 
@@ -156,7 +255,11 @@ async fn processing_cancelling_and_invoicing_are_repeated_like_everything_else()
     assert!(user.parse::<UserId>().is_ok());
     for operation in ["process", "cancel", "invoice"] {
         let (order, key) = (api.order(&user).await, fresh_key());
-        let run = || api.post(&format!("/v1/orders/{order}/{operation}")).header("idempotency-key", &key).send();
+        let run = || {
+            api.post(&format!("/v1/orders/{order}/{operation}"))
+                .header("idempotency-key", &key)
+                .send()
+        };
         let (first, again) = (run().await, run().await);
         assert_eq!((first.status, &first.body), (again.status, &again.body), "{operation}");
         assert!(first.status.is_success() && replayed(&again), "{operation}: {again:?}");

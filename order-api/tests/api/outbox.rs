@@ -32,7 +32,10 @@ struct Heard(Mutex<Vec<(String, EventKind, i64)>>);
 impl Handler for Heard {
     async fn handle(&self, delivery: Delivery) -> Outcome {
         let event = delivery.event;
-        self.0.lock().unwrap().push((event.order_id.to_string(), event.kind, event.sequence));
+        self.0
+            .lock()
+            .unwrap()
+            .push((event.order_id.to_string(), event.kind, event.sequence));
         Outcome::Ack
     }
 }
@@ -59,7 +62,13 @@ impl Listener {
         };
         let consumer = Consumer::start(config, heard.clone());
         until("the consumer listens", async || consumer.is_consuming()).await;
-        Self { topology, url_file, heard, consumer, _files: files }
+        Self {
+            topology,
+            url_file,
+            heard,
+            consumer,
+            _files: files,
+        }
     }
 
     async fn publisher(&self, url_file: PathBuf) -> Publisher {
@@ -77,7 +86,11 @@ impl Listener {
     /// What was heard of an order, in the order of its events; each once however often it came.
     fn of(&self, order: &str) -> Vec<(EventKind, i64)> {
         let heard = self.heard.0.lock().unwrap();
-        let mut events: Vec<_> = heard.iter().filter(|(id, ..)| id == order).map(|(_, kind, n)| (*kind, *n)).collect();
+        let mut events: Vec<_> = heard
+            .iter()
+            .filter(|(id, ..)| id == order)
+            .map(|(_, kind, n)| (*kind, *n))
+            .collect();
         events.sort_by_key(|(_, sequence)| *sequence);
         events.dedup();
         events
@@ -85,15 +98,23 @@ impl Listener {
 
     async fn end(self) {
         self.consumer.stop(Duration::from_secs(1)).await;
-        let connection = Connection::connect(&broker_url(), ConnectionProperties::default()).await.unwrap();
+        let connection = Connection::connect(&broker_url(), ConnectionProperties::default())
+            .await
+            .unwrap();
         let channel = connection.create_channel().await.unwrap();
         let topology = &self.topology;
         let retries = [broker::RetryTier::ALL.map(|tier| topology.notifier_retry(tier))].concat();
         for queue in [vec![topology.notifier(), topology.notifier_dead()], retries].concat() {
-            channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+            channel
+                .queue_delete(queue.into(), QueueDeleteOptions::default())
+                .await
+                .unwrap();
         }
         for exchange in [topology.events(), topology.dead()] {
-            channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
+            channel
+                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
+                .await
+                .unwrap();
         }
     }
 }
@@ -108,7 +129,10 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 }
 
 fn owner(api: &ShardedApi, user: &str) -> ring::Ordinal {
-    api.store.ring().locate(user.parse::<UserId>().unwrap().position()).ordinal
+    api.store
+        .ring()
+        .locate(user.parse::<UserId>().unwrap().position())
+        .ordinal
 }
 
 #[tokio::test]
@@ -122,19 +146,35 @@ async fn events_go_out_right_after_their_commit_and_leave_the_outbox() {
 
     let user = api.user().await;
     let order = api.order(&user).await;
-    api.post(&format!("/v1/orders/{order}/process")).send().await.expect(200);
-    api.post(&format!("/v1/orders/{order}/invoice")).send().await.expect(201);
-    let expected = [(EventKind::OrderCreated, 1), (EventKind::OrderProcessed, 2), (EventKind::InvoiceGenerated, 3)];
+    api.post(&format!("/v1/orders/{order}/process"))
+        .send()
+        .await
+        .expect(200);
+    api.post(&format!("/v1/orders/{order}/invoice"))
+        .send()
+        .await
+        .expect(201);
+    let expected = [
+        (EventKind::OrderCreated, 1),
+        (EventKind::OrderProcessed, 2),
+        (EventKind::InvoiceGenerated, 3),
+    ];
     until("all events are heard", async || listener.of(&order) == expected).await;
     let shard = owner(&api, &user);
-    until("the outbox is empty", async || api.count(shard, EVENTS_OF_ORDER, &order).await == 0).await;
+    until("the outbox is empty", async || {
+        api.count(shard, EVENTS_OF_ORDER, &order).await == 0
+    })
+    .await;
 
     // What was handed over before the end is still published.
     let last = api.order(&user).await;
     api.app.writes_ended().await;
     stop.cancel();
     publishing.await.unwrap();
-    until("the last event is heard", async || listener.of(&last) == [(EventKind::OrderCreated, 1)]).await;
+    until("the last event is heard", async || {
+        listener.of(&last) == [(EventKind::OrderCreated, 1)]
+    })
+    .await;
     publisher.close().await;
     listener.end().await;
 }
@@ -169,7 +209,10 @@ async fn what_could_not_go_out_waits_in_the_outbox_for_a_poller() {
         listener.of(&order) == [(EventKind::OrderCreated, 1)]
     })
     .await;
-    until("the outbox is empty", async || api.count(shard, EVENTS_OF_ORDER, &order).await == 0).await;
+    until("the outbox is empty", async || {
+        api.count(shard, EVENTS_OF_ORDER, &order).await == 0
+    })
+    .await;
     poller.publisher.close().await;
     listener.end().await;
 }

@@ -37,14 +37,26 @@ async fn a_wrong_method_is_a_problem_that_names_the_right_ones() {
 async fn a_request_without_a_known_key_is_refused_before_anything_else() {
     let api = api();
     // The id and the body are wrong too; who is not known learns only that.
-    let reply = api.post("/v1/users/x/orders").body("{").without("authorization").send().await;
+    let reply = api
+        .post("/v1/users/x/orders")
+        .body("{")
+        .without("authorization")
+        .send()
+        .await;
     insta::assert_json_snapshot!(reply.problem(401, "unauthenticated"));
     assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"ringwright\"");
     let reply = api.get(&order_path()).bearer("wrong").send().await;
     reply.problem(401, "unauthenticated");
-    assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"ringwright\", error=\"invalid_token\"");
+    assert_eq!(
+        reply.header("www-authenticate"),
+        "Bearer realm=\"ringwright\", error=\"invalid_token\""
+    );
     for header in ["Basic dXNlcjpwdw==", "Bearer", "Bearer ", "bearerx"] {
-        api.get(&order_path()).header("authorization", header).send().await.problem(401, "unauthenticated");
+        api.get(&order_path())
+            .header("authorization", header)
+            .send()
+            .await
+            .problem(401, "unauthenticated");
     }
 }
 
@@ -52,14 +64,27 @@ async fn a_request_without_a_known_key_is_refused_before_anything_else() {
 async fn a_key_without_the_scope_is_refused() {
     let reply = api().post("/v1/users").json(&a_user()).bearer(READER).send().await;
     insta::assert_json_snapshot!(reply.problem(403, "insufficient-scope"));
-    assert!(reply.header("www-authenticate").ends_with("error=\"insufficient_scope\", scope=\"write\""));
-    api().get("/v1/ring").bearer(READER).send().await.problem(403, "insufficient-scope");
+    assert!(
+        reply
+            .header("www-authenticate")
+            .ends_with("error=\"insufficient_scope\", scope=\"write\"")
+    );
+    api()
+        .get("/v1/ring")
+        .bearer(READER)
+        .send()
+        .await
+        .problem(403, "insufficient-scope");
 }
 
 #[tokio::test]
 async fn a_key_over_its_rate_is_told_when_to_come_back() {
     let api = api();
-    api.get("/v1/orders/x").bearer(SLOW).send().await.problem(400, "invalid-id");
+    api.get("/v1/orders/x")
+        .bearer(SLOW)
+        .send()
+        .await
+        .problem(400, "invalid-id");
     let reply = api.get("/v1/orders/x").bearer(SLOW).send().await;
     insta::assert_json_snapshot!(reply.problem(429, "too-many-requests"));
     assert_eq!(reply.header("retry-after"), "1");
@@ -71,23 +96,52 @@ async fn ids_that_are_not_ours_are_refused_with_the_reason() {
     let id = UserId::generate().to_string();
     let digit = if id.ends_with('0') { '1' } else { '0' };
     let mistyped = format!("{}{digit}", &id[..35]);
-    for id in ["x", "0", "00000000-0000-0000-0000-000000000000", &mistyped, "%00", "%F0%9F%98%80"] {
-        api.get(&format!("/v1/users/{id}")).send().await.problem(400, "invalid-id");
+    for id in [
+        "x",
+        "0",
+        "00000000-0000-0000-0000-000000000000",
+        &mistyped,
+        "%00",
+        "%F0%9F%98%80",
+    ] {
+        api.get(&format!("/v1/users/{id}"))
+            .send()
+            .await
+            .problem(400, "invalid-id");
     }
     let reply = api.get("/v1/orders/x").send().await;
     insta::assert_json_snapshot!(reply.problem(400, "invalid-id"));
-    api.get("/v1/users/%ff%fe").send().await.problem(400, "malformed-request");
+    api.get("/v1/users/%ff%fe")
+        .send()
+        .await
+        .problem(400, "malformed-request");
 }
 
 #[tokio::test]
 async fn bodies_that_are_not_json_are_malformed() {
     let api = api();
-    let reply = api.post("/v1/users").header("content-type", "application/json").body("{\"first_name\": }").send().await;
+    let reply = api
+        .post("/v1/users")
+        .header("content-type", "application/json")
+        .body("{\"first_name\": }")
+        .send()
+        .await;
     insta::assert_json_snapshot!(reply.problem(400, "malformed-json"));
     let deep = format!("{{\"first_name\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
-    let bodies: [&[u8]; 5] = [b"", b"\xff\xfe", br#"{"first_name":"\ud800"}"#, br#"{"first_name":1e999}"#, b"{}x"];
+    let bodies: [&[u8]; 5] = [
+        b"",
+        b"\xff\xfe",
+        br#"{"first_name":"\ud800"}"#,
+        br#"{"first_name":1e999}"#,
+        b"{}x",
+    ];
     for body in bodies.into_iter().chain([deep.as_bytes()]) {
-        let reply = api.post("/v1/users").header("content-type", "application/json").body(body.to_vec()).send().await;
+        let reply = api
+            .post("/v1/users")
+            .header("content-type", "application/json")
+            .body(body.to_vec())
+            .send()
+            .await;
         assert!([400, 422].contains(&reply.status.as_u16()), "{reply:?}");
     }
 }
@@ -108,11 +162,31 @@ async fn unknown_missing_and_mistyped_fields_are_pointed_at() {
     let path = format!("/v1/users/{}/orders", UserId::generate());
     let cases = [
         ("/price", json!(1), "#/price"),
-        ("/order_details/lines/0/quantity", json!("2"), "#/order_details/lines/0/quantity"),
-        ("/order_details/lines/0/quantity", json!(1.5), "#/order_details/lines/0/quantity"),
-        ("/order_details/lines/0/unit_price_minor", json!(-1), "#/order_details/lines/0/unit_price_minor"),
-        ("/order_details/lines/0/unit_price_minor", json!(u64::MAX), "#/order_details/lines/0/unit_price_minor"),
-        ("/order_details/lines/0/discount", json!(1), "#/order_details/lines/0/discount"),
+        (
+            "/order_details/lines/0/quantity",
+            json!("2"),
+            "#/order_details/lines/0/quantity",
+        ),
+        (
+            "/order_details/lines/0/quantity",
+            json!(1.5),
+            "#/order_details/lines/0/quantity",
+        ),
+        (
+            "/order_details/lines/0/unit_price_minor",
+            json!(-1),
+            "#/order_details/lines/0/unit_price_minor",
+        ),
+        (
+            "/order_details/lines/0/unit_price_minor",
+            json!(u64::MAX),
+            "#/order_details/lines/0/unit_price_minor",
+        ),
+        (
+            "/order_details/lines/0/discount",
+            json!(1),
+            "#/order_details/lines/0/discount",
+        ),
         ("/order_details/lines/0", json!(null), "#/order_details/lines/0"),
         ("/order_details/lines", json!([]), "#/order_details/lines"),
         ("/currency", json!("EURO"), "#/currency"),
@@ -138,8 +212,17 @@ async fn only_json_in_plain_is_taken() {
     let api = api();
     let reply = api.post("/v1/users").body(a_user().to_string()).send().await;
     insta::assert_json_snapshot!(reply.problem(415, "unsupported-media-type"));
-    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "/", "multipart/form-data"] {
-        let call = api.post("/v1/users").json(&a_user()).header("content-type", content_type);
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+        "/",
+        "multipart/form-data",
+    ] {
+        let call = api
+            .post("/v1/users")
+            .json(&a_user())
+            .header("content-type", content_type);
         call.send().await.problem(415, "unsupported-media-type");
     }
     let call = api.post("/v1/users").json(&a_user()).header("content-encoding", "gzip");
@@ -153,17 +236,27 @@ async fn a_body_over_the_limit_is_refused_announced_or_not() {
     let call = api.post("/v1/users").header("content-type", "application/json");
     insta::assert_json_snapshot!(call.body(large.clone()).send().await.problem(413, "body-too-large"));
     let announced = api.post("/v1/users").header("content-type", "application/json");
-    announced.header("content-length", "99999999").send().await.problem(413, "body-too-large");
+    announced
+        .header("content-length", "99999999")
+        .send()
+        .await
+        .problem(413, "body-too-large");
     let chunks = stream::iter(vec![Ok::<_, std::io::Error>(large.clone()), Ok(large)]);
     let streamed = api.post("/v1/users").header("content-type", "application/json");
-    streamed.body(Body::from_stream(chunks)).send().await.problem(413, "body-too-large");
+    streamed
+        .body(Body::from_stream(chunks))
+        .send()
+        .await
+        .problem(413, "body-too-large");
 }
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up() {
-    tokio::time::pause();
+    let mut limits = settings();
+    limits.body.read_timeout = Duration::from_millis(50);
+    let api = Api::without_shards(limits);
     let endless = stream::pending::<Result<String, std::io::Error>>();
-    let call = api().post("/v1/users").header("content-type", "application/json");
+    let call = api.post("/v1/users").header("content-type", "application/json");
     let reply = call.body(Body::from_stream(endless)).send().await;
     insta::assert_json_snapshot!(reply.problem(408, "request-timeout"));
 }
@@ -171,7 +264,12 @@ async fn a_body_that_does_not_arrive_is_given_up() {
 #[tokio::test]
 async fn an_operation_without_a_body_takes_none() {
     let call = api().post(&format!("{}/process", order_path()));
-    insta::assert_json_snapshot!(call.json(&json!({"force": true})).send().await.problem(422, "invalid-fields"));
+    insta::assert_json_snapshot!(
+        call.json(&json!({"force": true}))
+            .send()
+            .await
+            .problem(422, "invalid-fields")
+    );
 }
 
 #[tokio::test]
@@ -191,7 +289,12 @@ async fn every_post_that_changes_something_needs_an_idempotency_key() {
         let reply = api.post(path).without("idempotency-key").json(&json!({})).send().await;
         insta::allow_duplicates! { insta::assert_json_snapshot!(reply.problem(400, "idempotency-key-missing")); }
     }
-    let reply = api.post("/v1/users").header("idempotency-key", "two words").json(&a_user()).send().await;
+    let reply = api
+        .post("/v1/users")
+        .header("idempotency-key", "two words")
+        .json(&a_user())
+        .send()
+        .await;
     insta::assert_json_snapshot!(reply.problem(400, "idempotency-key-invalid"));
 }
 
@@ -209,13 +312,28 @@ async fn tokens_cursors_and_parameters_that_are_not_ours_are_refused() {
     let api = api();
     let order = order_path();
     let reply = api.get(&order).header("ringwright-token", "made-up").send().await;
-    assert_eq!(reply.problem(400, "invalid-consistency-token")["title"], "The consistency token is not valid");
-    let reply = api.get(&order).header("ringwright-consistency", "eventual").send().await;
+    assert_eq!(
+        reply.problem(400, "invalid-consistency-token")["title"],
+        "The consistency token is not valid"
+    );
+    let reply = api
+        .get(&order)
+        .header("ringwright-consistency", "eventual")
+        .send()
+        .await;
     insta::assert_json_snapshot!(reply.problem(400, "malformed-request"));
     let list = format!("/v1/users/{}/orders", UserId::generate());
     let reply = api.get(&format!("{list}?cursor=AAAA")).send().await;
     insta::assert_json_snapshot!(reply.problem(400, "invalid-cursor"));
-    for query in ["limt=3", "limit=0", "limit=201", "limit=-1", "limit=a", "limit=1&limit=2", "cursor=%ff"] {
+    for query in [
+        "limt=3",
+        "limit=0",
+        "limit=201",
+        "limit=-1",
+        "limit=a",
+        "limit=1&limit=2",
+        "cursor=%ff",
+    ] {
         let reply = api.get(&format!("{list}?{query}")).send().await;
         assert_eq!(reply.status, 400, "{query}: {reply:?}");
     }
@@ -223,7 +341,10 @@ async fn tokens_cursors_and_parameters_that_are_not_ours_are_refused() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_at_once() {
-    let api = Api::without_shards(Settings { max_concurrent_requests: 0, ..settings() });
+    let api = Api::without_shards(Settings {
+        max_concurrent_requests: 0,
+        ..settings()
+    });
     let reply = api.get(&order_path()).send().await;
     insta::assert_json_snapshot!(reply.problem(503, "overloaded"));
     assert_eq!(reply.header("retry-after"), "1");
@@ -233,7 +354,10 @@ async fn what_does_not_fit_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_ended() {
-    let api = Api::without_shards(Settings { request_timeout: Duration::from_millis(50), ..settings() });
+    let api = Api::without_shards(Settings {
+        request_timeout: Duration::from_millis(50),
+        ..settings()
+    });
     let reply = api.get(&order_path()).send().await;
     insta::assert_json_snapshot!(reply.problem(503, "timed-out"));
     assert_eq!(reply.header("retry-after"), "1");

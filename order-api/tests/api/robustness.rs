@@ -66,11 +66,29 @@ fn clean_percent(query: String) -> String {
 }
 
 fn headers() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
-    let names = ["idempotency-key", "if-match", "ringwright-token", "ringwright-consistency", "accept", "content-type", "x-request-id", "content-encoding"];
+    let names = [
+        "idempotency-key",
+        "if-match",
+        "ringwright-token",
+        "ringwright-consistency",
+        "accept",
+        "content-type",
+        "x-request-id",
+        "content-encoding",
+    ];
     let value = prop_oneof![
         prop::collection::vec(prop_oneof![0x20u8..0x7f, 0x80u8..=0xff], 0..40),
-        prop::sample::select(vec!["\"v1\"", "*", "W/\"v1\"", "strong", "session", "application/pdf", "application/json", "a.b.c"])
-            .prop_map(|text| text.as_bytes().to_vec()),
+        prop::sample::select(vec![
+            "\"v1\"",
+            "*",
+            "W/\"v1\"",
+            "strong",
+            "session",
+            "application/pdf",
+            "application/json",
+            "a.b.c"
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
     ];
     let header = (prop::sample::select(names.to_vec()), value)
         .prop_map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_bytes(&value).unwrap()));
@@ -119,8 +137,13 @@ fn nearly_right(ids: &Ids) -> impl Strategy<Value = Vec<u8>> + use<> {
 
 fn collect_places(value: &Value, at: String, places: &mut Vec<String>) {
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| collect_places(value, format!("{at}/{name}"), places)),
-        Value::Array(items) => items.iter().enumerate().for_each(|(i, value)| collect_places(value, format!("{at}/{i}"), places)),
+        Value::Object(fields) => fields
+            .iter()
+            .for_each(|(name, value)| collect_places(value, format!("{at}/{name}"), places)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .for_each(|(i, value)| collect_places(value, format!("{at}/{i}"), places)),
         _ => {}
     }
     places.push(at);
@@ -140,14 +163,30 @@ fn bodies(ids: &Ids) -> impl Strategy<Value = Vec<u8>> + use<> {
 }
 
 fn broken(ids: &Ids) -> impl Strategy<Value = Broken> + use<> {
-    let methods = vec![Method::GET, Method::POST, Method::POST, Method::POST, Method::PATCH, Method::DELETE, Method::HEAD];
-    (prop::sample::select(methods), paths(ids), headers(), bodies(ids))
-        .prop_map(|(method, path, headers, body)| Broken { method, path, headers, body })
+    let methods = vec![
+        Method::GET,
+        Method::POST,
+        Method::POST,
+        Method::POST,
+        Method::PATCH,
+        Method::DELETE,
+        Method::HEAD,
+    ];
+    (prop::sample::select(methods), paths(ids), headers(), bodies(ids)).prop_map(|(method, path, headers, body)| {
+        Broken {
+            method,
+            path,
+            headers,
+            body,
+        }
+    })
 }
 
 async fn answer(api: &ShardedApi, request: &Broken) -> u16 {
     let mut call = api.call(request.method.clone(), &request.path);
-    call = call.header("content-type", "application/json").header("idempotency-key", &fresh_key());
+    call = call
+        .header("content-type", "application/json")
+        .header("idempotency-key", &fresh_key());
     for (name, value) in &request.headers {
         call = call.raw_header(name, value);
     }
@@ -156,15 +195,29 @@ async fn answer(api: &ShardedApi, request: &Broken) -> u16 {
 
 #[test]
 fn no_request_however_broken_is_answered_with_a_5xx() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let (api, ids) = runtime.block_on(async {
         let api = ShardedApi::start().await;
         let user = api.user().await;
         let (order, billed) = (api.order(&user).await, api.order(&user).await);
-        let invoice = api.post(&format!("/v1/orders/{billed}/invoice")).send().await.expect(201).text("invoice_id");
+        let invoice = api
+            .post(&format!("/v1/orders/{billed}/invoice"))
+            .send()
+            .await
+            .expect(201)
+            .text("invoice_id");
         (api, Ids { user, order, invoice })
     });
-    let config = Config { cases: 3000, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let config = Config {
+        cases: 3000,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new(config);
     let outcome = runner.run(&broken(&ids), |request| {
         let status = runtime.block_on(answer(&api, &request));

@@ -59,7 +59,11 @@ async fn what_is_not_http_is_refused_or_dropped_and_never_a_fault_of_ours() {
     for request in requests {
         let answer = exchange(address, request).await;
         let line = answer.lines().next().unwrap_or_default();
-        assert!(line.is_empty() || line.contains(" 4"), "{line:?} for {:?}", String::from_utf8_lossy(&request[..24]));
+        assert!(
+            line.is_empty() || line.contains(" 4"),
+            "{line:?} for {:?}",
+            String::from_utf8_lossy(&request[..24])
+        );
     }
     stop.cancel();
     assert!(serving.await.unwrap());
@@ -70,7 +74,10 @@ async fn a_head_that_does_not_arrive_is_given_up() {
     let (address, stop, serving) = start(Api::without_shards(settings()).router).await;
     let started = tokio::time::Instant::now();
     exchange(address, b"GET / HTTP/1.1\r\nhost: x\r\n").await;
-    assert!(started.elapsed() < Duration::from_secs(3), "closed by the server, after its time limit");
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "closed by the server, after its time limit"
+    );
     stop.cancel();
     assert!(serving.await.unwrap());
 }
@@ -97,7 +104,10 @@ async fn a_request_under_way_is_answered_although_the_server_stops() {
     assert!(!serving.is_finished());
     leave.notify_one();
     let answer = request.await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"),
+        "{answer}"
+    );
     assert!(serving.await.unwrap());
 }
 

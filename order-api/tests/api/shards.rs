@@ -73,7 +73,10 @@ async fn create_shard(server: &PgConnectOptions, name: &str, ordinal: Ordinal, r
     admin::ensure_roles(&mut conn, name, &passwords).await.unwrap();
     let mut conn = server.clone().database(name).connect().await.unwrap();
     admin::migrate(&mut conn).await.unwrap();
-    let identity = ShardIdentity { cluster_uid: "order-api-test".to_owned(), ordinal };
+    let identity = ShardIdentity {
+        cluster_uid: "order-api-test".to_owned(),
+        ordinal,
+    };
     admin::ensure_identity(&mut conn, &identity).await.unwrap();
     let ranges = ring.ranges().into_iter().filter(|(_, owner)| *owner == ordinal);
     let ranges: Vec<_> = ranges.map(|(range, _)| range).collect();
@@ -85,7 +88,10 @@ impl Drop for Databases {
         let (server, names) = (self.server.clone(), std::mem::take(&mut self.names));
         // A destructor cannot wait for a future, and the runtime of the last test is about to end.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let mut conn = server.connect().await.unwrap();
                 for name in names {
@@ -117,7 +123,10 @@ impl Door {
                 passing.spawn(pass(client, upstream.clone(), database.clone()));
             }
         });
-        Self { address, accepting: accepting.abort_handle() }
+        Self {
+            address,
+            accepting: accepting.abort_handle(),
+        }
     }
 }
 
@@ -150,7 +159,11 @@ fn with_database(message: &[u8], database: &str) -> Vec<u8> {
     let words: Vec<&[u8]> = pairs.split(|byte| *byte == 0).collect();
     let mut changed = version.to_vec();
     for pair in words.chunks_exact(2).take_while(|pair| !pair[0].is_empty()) {
-        let value = if pair[0] == b"database" { database.as_bytes() } else { pair[1] };
+        let value = if pair[0] == b"database" {
+            database.as_bytes()
+        } else {
+            pair[1]
+        };
         changed.extend([pair[0], b"\0", value, b"\0"].concat());
     }
     changed.push(0);
@@ -181,7 +194,9 @@ impl ShardedApi {
         for name in &databases.names {
             doors.push(Some(Door::open(&databases.server, name).await));
         }
-        let shards = (0..).zip(&doors).map(|(n, door)| shard(n, &door.as_ref().unwrap().address.to_string()));
+        let shards = (0..)
+            .zip(&doors)
+            .map(|(n, door)| shard(n, &door.as_ref().unwrap().address.to_string()));
         let ring = Ring::new(Epoch(1), shards.collect(), databases.ring.tokens().clone()).unwrap();
         let files = files();
         let credentials = files.path().join("database");
@@ -192,7 +207,11 @@ impl ShardedApi {
         config.write_deadline = Duration::from_secs(5);
         config.read_deadline = Duration::from_secs(3);
         let store = Store::open(config, watch::channel(Arc::new(ring)).1).unwrap();
-        Self { api: Api::over(store, settings(), files), doors, databases }
+        Self {
+            api: Api::over(store, settings(), files),
+            doors,
+            databases,
+        }
     }
 
     /// Cuts the service off from a shard.
@@ -217,12 +236,22 @@ impl ShardedApi {
 
     /// A new user; its id.
     pub async fn user(&self) -> String {
-        self.post("/v1/users").json(&crate::support::a_user()).send().await.expect(201).text("user_id")
+        self.post("/v1/users")
+            .json(&crate::support::a_user())
+            .send()
+            .await
+            .expect(201)
+            .text("user_id")
     }
 
     /// A new order of a user; its id.
     pub async fn order(&self, user: &str) -> String {
         let path = format!("/v1/users/{user}/orders");
-        self.post(&path).json(&crate::support::an_order()).send().await.expect(201).text("order_id")
+        self.post(&path)
+            .json(&crate::support::an_order())
+            .send()
+            .await
+            .expect(201)
+            .text("order_id")
     }
 }

@@ -36,14 +36,21 @@ pub const SLOW: &str = "test-key-that-is-slow";
 /// The limits of most tests: small enough to be met.
 pub fn settings() -> Settings {
     Settings {
-        body: BodyLimits { max_bytes: 64 * 1024, read_timeout: Duration::from_secs(1) },
+        body: BodyLimits {
+            max_bytes: 64 * 1024,
+            read_timeout: Duration::from_secs(1),
+        },
         request_timeout: Duration::from_secs(10),
         max_concurrent_requests: 64,
     }
 }
 
 fn seller() -> Seller {
-    Seller { name: "Tea & Co".to_owned(), address: vec!["1 Harbour Street".to_owned()], tax_id: None }
+    Seller {
+        name: "Tea & Co".to_owned(),
+        address: vec!["1 Harbour Street".to_owned()],
+        tax_id: None,
+    }
 }
 
 /// The service over some shards.
@@ -82,9 +89,24 @@ impl Api {
         let keys = ApiKeys::load(files.path().join("keys")).unwrap();
         let (publish_now, worker) = PublishNow::new(metrics.clone());
         let draining = CancellationToken::new();
-        let app = App::new(store.clone(), keys, publish_now, metrics, settings, seller(), draining.clone());
+        let app = App::new(
+            store.clone(),
+            keys,
+            publish_now,
+            metrics,
+            settings,
+            seller(),
+            draining.clone(),
+        );
         let router = routes::router(app.clone());
-        Self { app, router, store, draining, worker: Some(worker), _files: files }
+        Self {
+            app,
+            router,
+            store,
+            draining,
+            worker: Some(worker),
+            _files: files,
+        }
     }
 
     /// A GET with the key that may do everything.
@@ -107,7 +129,11 @@ impl Api {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("a test's path is a URI");
-        Call { router: self.router.clone(), request }.bearer(ALL)
+        Call {
+            router: self.router.clone(),
+            request,
+        }
+        .bearer(ALL)
     }
 }
 
@@ -129,7 +155,12 @@ pub fn files() -> TempDir {
     write_key(&keys, "all", ALL, json!({"scopes": ["read", "write", "admin"]}));
     write_key(&keys, "other", OTHER, json!({"scopes": ["read", "write", "admin"]}));
     write_key(&keys, "reader", READER, json!({"scopes": ["read"]}));
-    write_key(&keys, "slow", SLOW, json!({"scopes": ["read"], "requests_per_second": 1}));
+    write_key(
+        &keys,
+        "slow",
+        SLOW,
+        json!({"scopes": ["read"], "requests_per_second": 1}),
+    );
     let database = files.path().join("database");
     std::fs::create_dir(&database).unwrap();
     std::fs::write(database.join("username"), "nobody").unwrap();
@@ -181,7 +212,9 @@ pub struct Call {
 impl Call {
     /// Sets a header.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
+        self.request
+            .headers_mut()
+            .insert(name, HeaderValue::from_str(value).unwrap());
         self
     }
 
@@ -217,7 +250,11 @@ impl Call {
     pub async fn send(self) -> Reply {
         let (head, body) = self.router.oneshot(self.request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Reply { status: head.status, headers: head.headers, body }
+        Reply {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
     }
 }
 
@@ -249,14 +286,22 @@ impl Reply {
     /// A header as text.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("{name} is missing: {self:?}")).to_str().unwrap()
+        self.headers
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is missing: {self:?}"))
+            .to_str()
+            .unwrap()
     }
 
     /// The body of a problem with this status and slug; whole, for a snapshot.
     #[track_caller]
     pub fn problem(&self, status: u16, slug: &str) -> Value {
         let body = self.json();
-        assert_eq!((self.status.as_u16(), &body["type"]), (status, &json!(format!("/problems/{slug}"))), "{body}");
+        assert_eq!(
+            (self.status.as_u16(), &body["type"]),
+            (status, &json!(format!("/problems/{slug}"))),
+            "{body}"
+        );
         assert_eq!(body["status"], status);
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         body
@@ -265,6 +310,9 @@ impl Reply {
     /// A string field of the body.
     #[track_caller]
     pub fn text(&self, field: &str) -> String {
-        self.json()[field].as_str().unwrap_or_else(|| panic!("no {field}: {self:?}")).to_owned()
+        self.json()[field]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {field}: {self:?}"))
+            .to_owned()
     }
 }

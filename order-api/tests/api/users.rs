@@ -17,17 +17,38 @@ async fn a_user_is_created_read_and_changed() {
         assert_eq!(&created.json()[field], value);
     }
     let path = created.header("location").to_owned();
-    let read = api.get(&path).header("ringwright-token", created.header("ringwright-token")).send().await.expect(200);
+    let read = api
+        .get(&path)
+        .header("ringwright-token", created.header("ringwright-token"))
+        .send()
+        .await
+        .expect(200);
     assert_eq!((read.json(), read.header("etag")), (created.json(), "\"v1\""));
 
-    let changed = api.patch(&path).header("if-match", "\"v1\"").json(&json!({"first_name": "Grace"}));
+    let changed = api
+        .patch(&path)
+        .header("if-match", "\"v1\"")
+        .json(&json!({"first_name": "Grace"}));
     let changed = changed.send().await.expect(200);
-    assert_eq!((changed.header("etag"), &changed.json()["first_name"]), ("\"v2\"", &json!("Grace")));
+    assert_eq!(
+        (changed.header("etag"), &changed.json()["first_name"]),
+        ("\"v2\"", &json!("Grace"))
+    );
     assert_eq!(changed.json()["last_name"], body["last_name"]);
 
-    let late = api.patch(&path).header("if-match", "\"v1\"").json(&json!({"first_name": "Joan"})).send().await;
+    let late = api
+        .patch(&path)
+        .header("if-match", "\"v1\"")
+        .json(&json!({"first_name": "Joan"}))
+        .send()
+        .await;
     insta::assert_json_snapshot!(late.problem(412, "precondition-failed"));
-    api.patch(&path).header("if-match", "*").json(&json!({"first_name": "Joan"})).send().await.expect(200);
+    api.patch(&path)
+        .header("if-match", "*")
+        .json(&json!({"first_name": "Joan"}))
+        .send()
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
@@ -36,7 +57,11 @@ async fn contacts_are_kept_in_one_form() {
     let mut body = a_user();
     let number = body["mobile_number"].as_str().unwrap().to_owned();
     body["mobile_number"] = format!("{} {}-{}", &number[..3], &number[3..6], &number[6..]).into();
-    body["email_address"] = body["email_address"].as_str().unwrap().replace("example.org", "EXAMPLE.org").into();
+    body["email_address"] = body["email_address"]
+        .as_str()
+        .unwrap()
+        .replace("example.org", "EXAMPLE.org")
+        .into();
     body["locale"] = "en_gb".into();
     let created = api.post("/v1/users").json(&body).send().await.expect(201).json();
     assert_eq!(created["mobile_number"], number);
@@ -55,7 +80,12 @@ async fn an_address_belongs_to_one_user_whatever_its_case() {
     insta::assert_json_snapshot!(reply.problem(409, "contact-taken"));
     let mut third = a_user();
     third["mobile_number"] = first["mobile_number"].clone();
-    let problem = api.post("/v1/users").json(&third).send().await.problem(409, "contact-taken");
+    let problem = api
+        .post("/v1/users")
+        .json(&third)
+        .send()
+        .await
+        .problem(409, "contact-taken");
     assert_eq!(problem["errors"][0]["pointer"], "#/mobile_number");
     // What a refused user had claimed is free again.
     third["mobile_number"] = a_user()["mobile_number"].clone();
@@ -71,7 +101,11 @@ async fn of_those_who_race_for_an_address_one_wins() {
         user["email_address"] = address.clone();
         api.post("/v1/users").json(&user).send()
     });
-    let mut statuses: Vec<_> = join_all(racers).await.iter().map(|reply| reply.status.as_u16()).collect();
+    let mut statuses: Vec<_> = join_all(racers)
+        .await
+        .iter()
+        .map(|reply| reply.status.as_u16())
+        .collect();
     statuses.sort();
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
 }
@@ -80,12 +114,29 @@ async fn of_those_who_race_for_an_address_one_wins() {
 async fn a_changed_address_is_free_for_others_and_a_taken_one_is_refused() {
     let api = ShardedApi::start().await;
     let (first, second) = (a_user(), a_user());
-    let path = api.post("/v1/users").json(&first).send().await.expect(201).header("location").to_owned();
+    let path = api
+        .post("/v1/users")
+        .json(&first)
+        .send()
+        .await
+        .expect(201)
+        .header("location")
+        .to_owned();
     api.post("/v1/users").json(&second).send().await.expect(201);
     let taken = json!({"email_address": second["email_address"]});
-    api.patch(&path).header("if-match", "\"v1\"").json(&taken).send().await.problem(409, "contact-taken");
+    api.patch(&path)
+        .header("if-match", "\"v1\"")
+        .json(&taken)
+        .send()
+        .await
+        .problem(409, "contact-taken");
     let fresh = json!({"email_address": a_user()["email_address"]});
-    api.patch(&path).header("if-match", "\"v1\"").json(&fresh).send().await.expect(200);
+    api.patch(&path)
+        .header("if-match", "\"v1\"")
+        .json(&fresh)
+        .send()
+        .await
+        .expect(200);
     let mut heir = a_user();
     heir["email_address"] = first["email_address"].clone();
     api.post("/v1/users").json(&heir).send().await.expect(201);
@@ -95,8 +146,15 @@ async fn a_changed_address_is_free_for_others_and_a_taken_one_is_refused() {
 async fn a_field_cannot_be_taken_away() {
     let api = ShardedApi::start().await;
     let path = format!("/v1/users/{}", api.user().await);
-    let patch = api.patch(&path).header("if-match", "\"v1\"").header("content-type", "application/merge-patch+json");
-    let problem = patch.body(r#"{"locale":null}"#).send().await.problem(422, "invalid-fields");
+    let patch = api
+        .patch(&path)
+        .header("if-match", "\"v1\"")
+        .header("content-type", "application/merge-patch+json");
+    let problem = patch
+        .body(r#"{"locale":null}"#)
+        .send()
+        .await
+        .problem(422, "invalid-fields");
     assert_eq!(problem["errors"][0]["pointer"], "#/locale");
 }
 
@@ -108,6 +166,9 @@ async fn a_user_that_is_not_there_is_not_found() {
     let mut problem = api.get(&path).send().await.problem(404, "user-not-found");
     problem["detail"] = problem["detail"].as_str().unwrap().replace(&id, "{id}").into();
     insta::assert_json_snapshot!(problem);
-    let patch = api.patch(&path).header("if-match", "\"v1\"").json(&json!({"first_name": "Ada"}));
+    let patch = api
+        .patch(&path)
+        .header("if-match", "\"v1\"")
+        .json(&json!({"first_name": "Ada"}));
     patch.send().await.problem(404, "user-not-found");
 }

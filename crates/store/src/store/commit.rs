@@ -74,13 +74,16 @@ tokio::task_local! {
     static HEARD: RefCell<Option<String>>;
 }
 
-static LISTENER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Listener));
+/// Two of them, of which the first is used: as long as a process has only one subscriber, `tracing` asks the current
+/// one alone whether an event is wanted, and remembers the answer. A warning outside of any commit would then switch
+/// these events off for good.
+static LISTENERS: LazyLock<[Dispatch; 2]> = LazyLock::new(|| [Dispatch::new(Listener), Dispatch::new(Listener)]);
 
 /// Runs a future and tells which warning the database sent meanwhile, if any.
 async fn listening<F: Future>(exchange: F) -> (F::Output, Option<String>) {
     HEARD
         .scope(RefCell::new(None), async {
-            let output = exchange.with_subscriber(LISTENER.clone()).await;
+            let output = exchange.with_subscriber(LISTENERS[0].clone()).await;
             (output, HEARD.with(|heard| heard.borrow_mut().take()))
         })
         .await

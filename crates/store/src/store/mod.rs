@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 
 use crate::config::StoreConfig;
 use crate::error::StoreError;
+use crate::failpoint::Failpoint;
 use crate::token::{Lsn, Term};
 use member::Kind;
 use monitor::{Shard, Shards};
@@ -37,8 +38,7 @@ pub(crate) struct Inner {
     pub(crate) places: Places,
     shards: Arc<Shards>,
     following: Mutex<Option<AbortHandle>>,
-    #[cfg(test)]
-    pub(crate) failpoint: crate::failpoint::Failpoint,
+    pub(crate) failpoint: Failpoint,
 }
 
 /// What a member of a shard was last seen to be.
@@ -110,8 +110,7 @@ impl Store {
             places,
             shards,
             following: Mutex::new(Some(following)),
-            #[cfg(test)]
-            failpoint: crate::failpoint::Failpoint::default(),
+            failpoint: Failpoint::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -96,8 +96,7 @@ impl Places {
 /// One caller's way to a position: where it stands and how far redirects took it.
 #[derive(Default)]
 pub(crate) struct Way {
-    /// The highest generation followed. A redirect that is not newer leads back, so it is waited out instead: between a
-    /// move's commit point and its activation source and target name each other.
+    /// The highest generation followed, and where to.
     followed: Option<(Generation, Ordinal)>,
 }
 
@@ -106,7 +105,9 @@ pub(crate) struct Way {
 pub(crate) enum Turn {
     /// Go there at once.
     Go(Ordinal),
-    /// Stay and try again in some milliseconds.
+    /// Go there after some milliseconds.
+    GoSoon(Ordinal),
+    /// Stay and try again after some milliseconds.
     Stay,
     /// Nobody knows: look at the ring again, after a short while.
     AskTheRing,
@@ -123,11 +124,19 @@ impl Way {
             self.followed = None;
             return Turn::AskTheRing;
         };
-        if self.followed.is_some_and(|(followed, _)| followed >= generation) {
-            return Turn::Stay;
+        match self.followed {
+            // An older book than the one that led here.
+            Some((followed, _)) if followed > generation => Turn::Stay,
+            // Between a move's commit point and its activation, source and target name each other.
+            Some((followed, _)) if followed == generation => {
+                self.followed = Some((generation, target));
+                Turn::GoSoon(target)
+            }
+            _ => {
+                self.followed = Some((generation, target));
+                Turn::Go(target)
+            }
         }
-        self.followed = Some((generation, target));
-        Turn::Go(target)
     }
 }
 
@@ -155,6 +164,22 @@ mod tests {
         assert_eq!(way.redirected(&redirect(2, 5)), Turn::Stay);
         assert_eq!(way.shard(), Some(Ordinal(1)));
         assert_eq!(way.redirected(&redirect(4, 2)), Turn::Go(Ordinal(2)));
+    }
+
+    #[test]
+    fn source_and_target_that_name_each_other_are_asked_in_turn() {
+        let mut way = Way::default();
+        way.redirected(&redirect(3, 0));
+        assert_eq!(
+            way.redirected(&redirect(3, 1)),
+            Turn::GoSoon(Ordinal(1)),
+            "the source's commit point is behind it"
+        );
+        assert_eq!(
+            way.redirected(&redirect(3, 0)),
+            Turn::GoSoon(Ordinal(0)),
+            "the target is not activated yet"
+        );
     }
 
     #[test]

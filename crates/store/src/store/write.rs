@@ -135,6 +135,10 @@ impl Inner {
                 self.places.learn(redirect);
                 self.shards.get_or_add(target, &redirect.hosts);
             }
+            Turn::GoSoon(target) => {
+                self.shards.get_or_add(target, &redirect.hosts);
+                jitter().await;
+            }
             Turn::Stay => jitter().await,
             Turn::AskTheRing => {
                 self.places.forget(row_position(key));

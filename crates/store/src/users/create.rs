@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{NewUser, User, user_columns, user_from};
 use crate::contacts::{Claimant, Purpose, claim, hold, release_pending};
 use crate::error::StoreError;
+use crate::failpoint::Failpoint;
 use crate::idempotency::{FoundKey, IdempotencyKey, RequestHash, StoredResponse, Written, confirm, find};
 use crate::orders::now;
 use crate::store::Store;
@@ -128,7 +129,7 @@ impl Attempt {
             }
             Begun::Ours(user_id) => user_id,
         };
-        self.failpoint("begun")?;
+        self.store.inner.failpoint.hit("begun")?;
         for _ in 0..ROUNDS {
             match self.make(user_id).await {
                 Ok(Some(made)) => return self.finish(made, render).await,
@@ -151,20 +152,20 @@ impl Attempt {
         let claimant = self.claimant(user);
         let [email, mobile] = self.new.contacts();
         claim(&self.store, &email, claimant, Purpose::Create).await?;
-        self.failpoint("email claimed")?;
+        self.store.inner.failpoint.hit("email claimed")?;
         claim(&self.store, &mobile, claimant, Purpose::Create).await?;
-        self.failpoint("mobile claimed")?;
+        self.store.inner.failpoint.hit("mobile claimed")?;
         let insert = Insert {
             user,
             new: self.new.clone(),
         };
         let Committed { value, token } = self.store.inner.write(Place::Key(user.uuid()), insert).await?;
         let Some(written) = value else { return Ok(None) };
-        self.failpoint("user written")?;
+        self.store.inner.failpoint.hit("user written")?;
         for contact in [email, mobile] {
             hold(&self.store, &contact, claimant).await;
         }
-        self.failpoint("claims held")?;
+        self.store.inner.failpoint.hit("claims held")?;
         Ok(Some(Committed { value: written, token }))
     }
 
@@ -210,6 +211,9 @@ impl Attempt {
     /// After a conflict nothing stays behind and the key may be used again; after trouble all stays as it is, and the
     /// lease ends, so that a repeat goes on at once.
     async fn give_up(&self, user: UserId, error: StoreError) -> StoreError {
+        if Failpoint::is_crash(&error) {
+            return error;
+        }
         let conflict = matches!(
             error,
             StoreError::EmailTaken | StoreError::MobileTaken | StoreError::InProgress { .. }
@@ -228,10 +232,6 @@ impl Attempt {
             resource: None,
             holder: self.holder,
         };
-        #[cfg(test)]
-        if self.store.inner.failpoint.has_crashed() {
-            return error;
-        }
         if let Err(after) = self.at_key(change).await {
             tracing::warn!(%after, "the lease of an idempotency key runs until its end");
         }
@@ -253,21 +253,6 @@ impl Attempt {
 
     async fn at_key<W: Work>(&self, work: W) -> Result<Committed<W::Output>, StoreError> {
         self.store.inner.write(Place::Key(self.key_id.uuid()), work).await
-    }
-
-    #[cfg(test)]
-    fn failpoint(&self, point: &'static str) -> Result<(), StoreError> {
-        self.store.inner.failpoint.hit(point)
-    }
-
-    #[cfg(not(test))]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "tests end the attempt here"
-    )]
-    fn failpoint(&self, _: &'static str) -> Result<(), StoreError> {
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{NewUser, User, lock_user};
 use crate::contacts::{Claimant, Contact, Purpose, claim, hold, release_pending, release_unused};
 use crate::error::StoreError;
+use crate::failpoint::Failpoint;
 use crate::idempotency::{IdempotencyKey, Keyed, StoredResponse, Written, bind_key, repeat, with_key};
 use crate::orders::now_after;
 use crate::store::Store;
@@ -119,10 +120,6 @@ impl Update {
             holder: Uuid::from_u128(rand::random()),
         };
         let outcome = self.claim_and_write(user, &gained, claimant, render).await;
-        #[cfg(test)]
-        if self.store.inner.failpoint.has_crashed() {
-            return outcome;
-        }
         match &outcome {
             Ok(Committed { value: Some(_), .. }) => {
                 for contact in gained {
@@ -134,6 +131,7 @@ impl Update {
             }
             // Of a write of unknown outcome nobody knows whether the user has the contact now.
             Err(StoreError::OutcomeUnknown { .. }) => {}
+            Err(error) if Failpoint::is_crash(error) => {}
             Ok(Committed { value: None, .. }) | Err(_) => {
                 for contact in gained {
                     release_pending(&self.store, contact, claimant).await;
@@ -156,7 +154,7 @@ impl Update {
         for contact in gained {
             claim(&self.store, contact, claimant, Purpose::Update).await?;
         }
-        self.failpoint("new contacts claimed")?;
+        self.store.inner.failpoint.hit("new contacts claimed")?;
         let write = Write {
             key: self.key.clone(),
             id: self.id,
@@ -165,27 +163,12 @@ impl Update {
             render: Render::clone(render),
         };
         let written = self.at_user(write).await?;
-        self.failpoint("user changed")?;
+        self.store.inner.failpoint.hit("user changed")?;
         Ok(written)
     }
 
     async fn at_user<W: Work>(&self, work: W) -> Result<Committed<W::Output>, StoreError> {
         self.store.inner.write(Place::Key(self.id.uuid()), work).await
-    }
-
-    #[cfg(test)]
-    fn failpoint(&self, point: &'static str) -> Result<(), StoreError> {
-        self.store.inner.failpoint.hit(point)
-    }
-
-    #[cfg(not(test))]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "tests end the attempt here"
-    )]
-    fn failpoint(&self, _: &'static str) -> Result<(), StoreError> {
-        Ok(())
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) fn shared_file(shard: &Shard) -> Value {
         },
         "restapi": {"listen": "*:8008"},
         "log": {"level": "INFO"},
+        // Containers have no watchdog device.
+        "watchdog": {"mode": "off"},
         "bootstrap": {
             // Only for the moment in which a new shard's `-config` ConfigMap is missing: the operator writes the whole
             // dynamic configuration there before the first pod starts, and Patroni prefers that.
@@ -98,9 +100,7 @@ pub(super) fn member_file(shard: &Shard, member: &str) -> Value {
 /// What the Secret gives to all members.
 pub(super) fn credentials_file(passwords: &super::SystemPasswords) -> Value {
     use secrecy::ExposeSecret as _;
-    let login = |username: &str, password: &secrecy::SecretString| {
-        json!({"username": username, "password": password.expose_secret()})
-    };
+    let login = |username: &str, password: &secrecy::SecretString| json!({"username": username, "password": password.expose_secret()});
     json!({
         "restapi": {"authentication": login(&passwords.patroni_username, &passwords.patroni_password)},
         "postgresql": {"authentication": {

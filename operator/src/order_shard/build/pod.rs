@@ -26,7 +26,13 @@ pub(super) fn template(shard: &Shard) -> PodTemplateSpec {
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels::of(shard, component::SHARD)),
-            annotations: Some([("kubectl.kubernetes.io/default-container".to_owned(), CONTAINER.to_owned())].into()),
+            annotations: Some(
+                [(
+                    "kubectl.kubernetes.io/default-container".to_owned(),
+                    CONTAINER.to_owned(),
+                )]
+                .into(),
+            ),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {

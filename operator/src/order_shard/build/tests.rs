@@ -92,7 +92,15 @@ fn what_patroni_writes_is_never_part_of_an_apply() {
     for config_map in built(&everything()).dcs {
         assert!(config_map.data.is_none() && config_map.binary_data.is_none());
         let annotations = config_map.metadata.annotations.unwrap_or_default();
-        for key in ["leader", "optime", "renewTime", "sync_standby", "history", "failsafe", "member"] {
+        for key in [
+            "leader",
+            "optime",
+            "renewTime",
+            "sync_standby",
+            "history",
+            "failsafe",
+            "member",
+        ] {
             assert!(!annotations.contains_key(key), "{key}");
         }
     }
@@ -105,7 +113,11 @@ fn kept_data_keeps_what_patroni_knows_of_it() {
         dcs.iter().map(|c| c.metadata.owner_references.is_some()).collect()
     };
     let mut shard = everything();
-    assert_eq!(owners(&shard), [false, true, true, false], "config and sync outlive the shard");
+    assert_eq!(
+        owners(&shard),
+        [false, true, true, false],
+        "config and sync outlive the shard"
+    );
     shard.keep_data = false;
     assert_eq!(owners(&shard), [true; 4]);
 }
@@ -134,7 +146,12 @@ fn deleting_the_set_by_hand_never_deletes_volumes() {
 #[test]
 fn a_pod_may_create_nothing_and_writes_only_named_objects() {
     for rule in built(&everything()).role.rules.expect("rules") {
-        assert!(!rule.verbs.iter().any(|v| matches!(v.as_str(), "create" | "delete" | "*")));
+        assert!(
+            !rule
+                .verbs
+                .iter()
+                .any(|v| matches!(v.as_str(), "create" | "delete" | "*"))
+        );
         if rule.verbs.iter().any(|v| v == "patch") {
             assert!(rule.resource_names.is_some_and(|names| !names.is_empty()));
         }
@@ -187,7 +204,10 @@ fn the_digest_follows_every_file_a_member_reads() {
         ..passwords()
     };
     assert_ne!(first, digest(&shard, &changed));
-    let fewer = Shard { instances: 2, ..everything() };
+    let fewer = Shard {
+        instances: 2,
+        ..everything()
+    };
     assert_ne!(first, digest(&fewer, &passwords()));
     assert_eq!(Files::render(&fewer, &passwords()).digest("shop-0-2"), None);
 }

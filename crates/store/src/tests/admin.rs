@@ -1,0 +1,218 @@
+use ring::{Generation, Ordinal, Range};
+use secrecy::ExposeSecret;
+use sqlx::{Connection, PgConnection};
+
+use super::shards::{database, drop_database, passwords, refusal, run, superuser};
+use crate::admin::{self, AdminError, AdminTarget, PgSslMode, RangeState, Role, ShardIdentity};
+
+const HALVES: [Range; 2] = [
+    Range { lo: 0, hi: 1 << 31 },
+    Range {
+        lo: 1 << 31,
+        hi: 1 << 32,
+    },
+];
+
+async fn write_position(conn: &mut PgConnection) -> String {
+    sqlx::query_scalar(
+        "SELECT concat((SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_all_tables
+                        WHERE relname IN ('pg_authid', 'pg_auth_members', 'pg_database', 'pg_proc')),
+                       ' ', (SELECT string_agg(xmin::text, ',' ORDER BY oid) FROM pg_authid WHERE rolname LIKE 'ringwright%'),
+                       ' ', (SELECT string_agg(xmin::text, ',' ORDER BY oid) FROM pg_database WHERE datname = current_database()))",
+    )
+    .fetch_one(conn)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn making_roles_and_migrating_again_changes_nothing() {
+    let name = database().await;
+    let mut postgres = superuser("postgres").await;
+    let mut conn = superuser(&name).await;
+    assert_eq!(
+        admin::schema_version(&mut conn).await.unwrap(),
+        Some(admin::newest_schema_version())
+    );
+    let before = write_position(&mut conn).await;
+    admin::ensure_database(&mut postgres, &name).await.unwrap();
+    admin::ensure_roles(&mut postgres, &name, &passwords()).await.unwrap();
+    assert_eq!(admin::migrate(&mut conn).await.unwrap(), admin::newest_schema_version());
+    assert_eq!(write_position(&mut conn).await, before);
+    let user: String = sqlx::query_scalar("SELECT current_user::text")
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    assert_eq!(user, "postgres", "the owner's role is given back");
+    conn.close().await.unwrap();
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_newer_than_this_program_is_refused() {
+    let name = database().await;
+    let mut conn = superuser(&name).await;
+    run(
+        &mut conn,
+        "INSERT INTO ringwright.schema_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'from the future', true, '', 0)",
+    )
+    .await;
+    let refused = admin::migrate(&mut conn).await;
+    assert!(matches!(refused, Err(AdminError::Migrate(_))), "{refused:?}");
+    conn.close().await.unwrap();
+    drop_database(&name).await;
+}
+
+/// The roles belong to the whole server, so this test gives the password back.
+#[tokio::test]
+async fn passwords_are_stored_as_verifiers_and_come_back() {
+    let name = database().await;
+    let mut postgres = superuser("postgres").await;
+    admin::reset_password(&mut postgres, Role::Rewind, &"another".to_owned().into())
+        .await
+        .unwrap();
+    let stored = "SELECT rolpassword FROM pg_authid WHERE rolname = 'ringwright_rewind'";
+    let other: String = sqlx::query_scalar(stored).fetch_one(&mut postgres).await.unwrap();
+    assert!(other.starts_with("SCRAM-SHA-256$4096:") && !other.contains("another"));
+    admin::ensure_roles(&mut postgres, &name, &passwords()).await.unwrap();
+    let ours: String = sqlx::query_scalar(stored).fetch_one(&mut postgres).await.unwrap();
+    assert_ne!(ours, other, "the password of the Secret is set again");
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn a_verifier_is_taken_by_the_server_as_it_is() {
+    let mut postgres = superuser("postgres").await;
+    let role = format!("ringwright_test_verifier_{}", std::process::id());
+    let verifier = admin::scram_verifier(&"pâss'w\u{00a0}rd".to_owned().into());
+    let sql = format!(
+        "DROP ROLE IF EXISTS {role}; CREATE ROLE {role} PASSWORD '{}'",
+        verifier.expose_secret()
+    );
+    run(&mut postgres, sql).await;
+    let stored: String = sqlx::query_scalar("SELECT rolpassword FROM pg_authid WHERE rolname = $1")
+        .bind(&role)
+        .fetch_one(&mut postgres)
+        .await
+        .unwrap();
+    assert_eq!(
+        stored,
+        verifier.expose_secret(),
+        "a text of another form would have been hashed once more"
+    );
+    run(&mut postgres, format!("DROP ROLE {role}")).await;
+}
+
+#[tokio::test]
+async fn a_volume_of_another_shard_is_refused() {
+    let name = database().await;
+    let mut conn = superuser(&name).await;
+    let identity = ShardIdentity {
+        cluster_uid: "shop-1".to_owned(),
+        ordinal: Ordinal(3),
+    };
+    assert_eq!(admin::read_identity(&mut conn).await.unwrap(), None);
+    admin::ensure_identity(&mut conn, &identity).await.unwrap();
+    admin::ensure_identity(&mut conn, &identity).await.unwrap();
+    assert_eq!(admin::read_identity(&mut conn).await.unwrap(), Some(identity.clone()));
+    for other in [
+        ShardIdentity {
+            ordinal: Ordinal(4),
+            ..identity.clone()
+        },
+        ShardIdentity {
+            cluster_uid: "shop-2".to_owned(),
+            ..identity
+        },
+    ] {
+        let refused = admin::ensure_identity(&mut conn, &other).await;
+        assert!(matches!(refused, Err(AdminError::WrongIdentity { .. })), "{refused:?}");
+    }
+    conn.close().await.unwrap();
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn first_ranges_are_claimed_once() {
+    let name = database().await;
+    let mut conn = superuser(&name).await;
+    assert_eq!(admin::read_ranges(&mut conn).await.unwrap(), []);
+    admin::claim_initial_ranges(&mut conn, &HALVES).await.unwrap();
+    admin::claim_initial_ranges(&mut conn, &[HALVES[1], HALVES[0]])
+        .await
+        .unwrap();
+    let book = admin::read_ranges(&mut conn).await.unwrap();
+    assert_eq!(book.iter().map(|row| row.range).collect::<Vec<_>>(), HALVES);
+    assert!(book.iter().all(|row| row.is_here() && row.generation == Generation(1)));
+    let refused = admin::claim_initial_ranges(&mut conn, &HALVES[..1]).await;
+    assert!(
+        matches!(refused, Err(AdminError::AlreadyOwns { existing: 2, wanted: 1 })),
+        "{refused:?}"
+    );
+
+    run(
+        &mut conn,
+        "UPDATE ringwright.range_owners SET state = 'cleaned', target = 1 WHERE lo = 0",
+    )
+    .await;
+    assert_eq!(
+        admin::read_ranges(&mut conn).await.unwrap()[0].state,
+        RangeState::Cleaned
+    );
+    let refused = admin::claim_initial_ranges(&mut conn, &HALVES).await;
+    assert!(
+        matches!(refused, Err(AdminError::AlreadyOwns { .. })),
+        "what was given away is not taken back: {refused:?}"
+    );
+    conn.close().await.unwrap();
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn two_operators_that_claim_at_once_write_one_book() {
+    let name = database().await;
+    let (mut one, mut two) = (superuser(&name).await, superuser(&name).await);
+    let (first, second) = tokio::join!(
+        admin::claim_initial_ranges(&mut one, &HALVES),
+        admin::claim_initial_ranges(&mut two, &HALVES)
+    );
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(admin::read_ranges(&mut one).await.unwrap().len(), 2);
+    drop((one, two));
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn a_shard_that_holds_rows_and_lost_its_book_gets_no_new_one() {
+    let name = database().await;
+    let mut conn = superuser(&name).await;
+    admin::claim_initial_ranges(&mut conn, &HALVES).await.unwrap();
+    let row = row_id::EventId::generate(row_id::Position::new(5)).uuid();
+    run(&mut conn, super::fence::insert(row)).await;
+    run(&mut conn, "DELETE FROM ringwright.range_owners").await;
+    let refused = admin::claim_initial_ranges(&mut conn, &HALVES).await;
+    assert!(matches!(refused, Err(AdminError::Refused(_))), "{refused:?}");
+    conn.close().await.unwrap();
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn a_failed_connection_says_where_and_as_whom() {
+    let target = AdminTarget {
+        host: "127.0.0.1:1".to_owned(),
+        database: "orders".to_owned(),
+        user: "postgres".to_owned(),
+        password: "secret-word".to_owned().into(),
+        ssl_mode: PgSslMode::Disable,
+        ca_file: None,
+    };
+    let error = admin::connect(&target).await.unwrap_err().to_string();
+    assert!(
+        error.contains("127.0.0.1:1") && error.contains("`postgres`") && !error.contains("secret-word"),
+        "{error}"
+    );
+    let mut conn = superuser("postgres").await;
+    assert_eq!(refusal(&mut conn, "SELECT 1").await, "accepted");
+}

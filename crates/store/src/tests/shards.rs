@@ -1,0 +1,311 @@
+//! A cluster of shards for one test: migrated databases, their ring, and a store on them.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ring::{Epoch, Ordinal, Range, Ring, Shard, ShardState, Tokens, Weight, plan};
+use row_id::{Position, UserId};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use tokio::sync::{Mutex, OnceCell, watch};
+use uuid::Uuid;
+
+use super::proxy::Proxy;
+use crate::admin::{self, Passwords, Role, ShardIdentity};
+use crate::users::{NewUser, User};
+use crate::{IdempotencyKey, RequestHash, Store, StoreConfig, StoredResponse, Written};
+
+/// Databases are named by the process that made them, so that those of a dead one can be dropped.
+const PREFIX: &str = "ringwright_store_test_";
+
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+static CREATING: Mutex<()> = Mutex::const_new(());
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub(super) struct Shards {
+    pub(super) store: Store,
+    pub(super) proxies: Vec<Proxy>,
+    databases: Vec<String>,
+    ring: watch::Sender<Arc<Ring>>,
+    credentials: tempfile::TempDir,
+}
+
+pub(super) fn server() -> PgConnectOptions {
+    let url = std::env::var("RINGWRIGHT_TEST_POSTGRES").expect(
+        "RINGWRIGHT_TEST_POSTGRES must name a superuser's URL on a throw-away PostgreSQL 17, such as \
+         postgres://postgres@127.0.0.1:5432/postgres (`make test` starts one)",
+    );
+    PgConnectOptions::from_str(&url).unwrap().disable_statement_logging()
+}
+
+pub(super) async fn superuser(database: &str) -> PgConnection {
+    PgConnection::connect_with(&server().database(database)).await.unwrap()
+}
+
+pub(super) async fn run(conn: &mut PgConnection, sql: impl Into<String>) {
+    sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(conn).await.unwrap();
+}
+
+/// The SQLSTATE a statement is refused with.
+pub(super) async fn refusal(conn: &mut PgConnection, sql: impl Into<String>) -> String {
+    match sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(conn).await {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => error.as_database_error().unwrap().code().unwrap().into_owned(),
+    }
+}
+
+pub(super) fn passwords() -> Passwords {
+    let password = |role: Role| format!("test-{}", role.name()).into();
+    Passwords {
+        app: password(Role::App),
+        notifier: password(Role::Notifier),
+        mover: password(Role::Mover),
+        replication: password(Role::Replication),
+        rewind: password(Role::Rewind),
+        monitor: password(Role::Monitor),
+    }
+}
+
+fn next_name() -> String {
+    format!(
+        "{PREFIX}{}_{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::SeqCst)
+    )
+}
+
+/// A migrated database to copy.
+async fn template() -> &'static str {
+    let make = || async {
+        let mut conn = superuser("postgres").await;
+        drop_databases_of_the_dead(&mut conn).await;
+        let name = next_name();
+        admin::ensure_database(&mut conn, &name).await.unwrap();
+        admin::ensure_roles(&mut conn, &name, &passwords()).await.unwrap();
+        let mut inside = superuser(&name).await;
+        admin::migrate(&mut inside).await.unwrap();
+        inside.close().await.unwrap();
+        name
+    };
+    TEMPLATE.get_or_init(make).await
+}
+
+async fn drop_databases_of_the_dead(conn: &mut PgConnection) {
+    let names: Vec<String> = sqlx::query_scalar("SELECT datname::text FROM pg_database WHERE starts_with(datname, $1)")
+        .bind(PREFIX)
+        .fetch_all(&mut *conn)
+        .await
+        .unwrap();
+    for name in names {
+        let pid = name[PREFIX.len()..].split('_').next().unwrap();
+        if !std::path::Path::new("/proc").join(pid).exists() {
+            run(conn, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+        }
+    }
+}
+
+/// A migrated database of its own.
+pub(super) async fn database() -> String {
+    let template = template().await;
+    let _one_at_a_time = CREATING.lock().await;
+    let mut conn = superuser("postgres").await;
+    let name = next_name();
+    run(&mut conn, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+    admin::ensure_roles(&mut conn, &name, &passwords()).await.unwrap();
+    name
+}
+
+pub(super) async fn drop_database(name: &str) {
+    run(
+        &mut superuser("postgres").await,
+        format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+    )
+    .await;
+}
+
+impl Shards {
+    pub(super) async fn start(count: u16) -> Self {
+        Self::with(count, |_| {}).await
+    }
+
+    pub(super) async fn with(count: u16, configure: impl FnOnce(&mut StoreConfig)) -> Self {
+        let options = server();
+        let upstream = format!("{}:{}", options.get_host(), options.get_port());
+        let weights: Vec<_> = (0..count)
+            .map(|ordinal| (Ordinal(ordinal), Weight::new(1).unwrap()))
+            .collect();
+        let tokens = plan(None, &weights).unwrap();
+        let (mut databases, mut proxies) = (Vec::new(), Vec::new());
+        for ordinal in 0..count {
+            let name = database().await;
+            let mut conn = superuser(&name).await;
+            let identity = ShardIdentity {
+                cluster_uid: "test".to_owned(),
+                ordinal: Ordinal(ordinal),
+            };
+            admin::ensure_identity(&mut conn, &identity).await.unwrap();
+            admin::claim_initial_ranges(&mut conn, &ranges_of(&tokens, Ordinal(ordinal)))
+                .await
+                .unwrap();
+            proxies.push(Proxy::start(upstream.clone(), name.clone()).await);
+            databases.push(name);
+        }
+        let ring = watch::Sender::new(Arc::new(ring_of(1, tokens, &proxies)));
+        let credentials = tempfile::tempdir().unwrap();
+        std::fs::write(credentials.path().join("username"), "ringwright_app\n").unwrap();
+        std::fs::write(credentials.path().join("password"), "test-ringwright_app").unwrap();
+        let mut config = StoreConfig::new("store-test", credentials.path());
+        config.ssl_mode = PgSslMode::Disable;
+        config.pool.connections = 8;
+        configure(&mut config);
+        let store = Store::open(config, ring.subscribe()).unwrap();
+        Self {
+            store,
+            proxies,
+            databases,
+            ring,
+            credentials,
+        }
+    }
+
+    /// Another program on the same shards, logged in as `role`.
+    pub(super) fn other_store(&self, role: Role) -> (Store, tempfile::TempDir) {
+        let credentials = tempfile::tempdir().unwrap();
+        std::fs::write(credentials.path().join("username"), role.name()).unwrap();
+        std::fs::write(credentials.path().join("password"), format!("test-{}", role.name())).unwrap();
+        let mut config = StoreConfig::new("store-test-other", credentials.path());
+        config.ssl_mode = PgSslMode::Disable;
+        (Store::open(config, self.ring.subscribe()).unwrap(), credentials)
+    }
+
+    pub(super) fn host(&self, shard: u16) -> String {
+        self.proxies[usize::from(shard)].address.to_string()
+    }
+
+    pub(super) async fn superuser(&self, shard: Ordinal) -> PgConnection {
+        superuser(&self.databases[usize::from(shard.0)]).await
+    }
+
+    pub(super) async fn as_role(&self, shard: Ordinal, role: Role) -> PgConnection {
+        let options = server()
+            .database(&self.databases[usize::from(shard.0)])
+            .username(role.name());
+        PgConnection::connect_with(&options).await.unwrap()
+    }
+
+    pub(super) fn owner(&self, position: Position) -> Ordinal {
+        self.store.ring().locate(position).ordinal
+    }
+
+    /// Publishes the same shards under new tokens.
+    pub(super) fn publish(&self, tokens: Tokens) {
+        let epoch = self.ring.borrow().epoch().get() + 1;
+        self.ring.send_replace(Arc::new(ring_of(epoch, tokens, &self.proxies)));
+    }
+
+    pub(super) async fn scalar<T>(&self, shard: Ordinal, sql: &str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut self.superuser(shard).await)
+            .await
+            .unwrap()
+    }
+
+    /// The same over all shards, added up.
+    pub(super) async fn total(&self, sql: &str) -> i64 {
+        let mut total = 0;
+        for shard in self.store.shards() {
+            total += self.scalar::<i64>(shard, sql).await;
+        }
+        total
+    }
+
+    pub(super) async fn execute(&self, shard: Ordinal, sql: impl Into<String>) {
+        run(&mut self.superuser(shard).await, sql).await;
+    }
+
+    pub(super) async fn create_user(&self) -> UserId {
+        user_of(&self.store.create_user(key(), new_user(), render_user).await.unwrap())
+    }
+
+    /// Call at the end: databases of a test that failed stay for a look, until the next run.
+    pub(super) async fn end(self) {
+        self.store.close().await;
+        drop(self.proxies);
+        drop(self.credentials);
+        for name in self.databases {
+            drop_database(&name).await;
+        }
+    }
+}
+
+pub(super) fn ranges_of(tokens: &Tokens, ordinal: Ordinal) -> Vec<Range> {
+    tokens
+        .ranges()
+        .into_iter()
+        .filter(|(_, owner)| *owner == ordinal)
+        .map(|(range, _)| range)
+        .collect()
+}
+
+fn ring_of(epoch: u64, tokens: Tokens, proxies: &[Proxy]) -> Ring {
+    let shards = proxies.iter().zip(0..).map(|(proxy, ordinal)| Shard {
+        name: format!("test-{ordinal}"),
+        ordinal: Ordinal(ordinal),
+        state: ShardState::Active,
+        hosts: vec![proxy.address.to_string()],
+    });
+    Ring::new(Epoch(epoch), shards.collect(), tokens).unwrap()
+}
+
+/// A key nobody used before.
+pub(super) fn key() -> IdempotencyKey {
+    let key = Uuid::from_u128(rand::random()).to_string();
+    IdempotencyKey {
+        client: "test".to_owned(),
+        key,
+        request: RequestHash([7; 32]),
+    }
+}
+
+/// A user nobody has created before.
+pub(super) fn new_user() -> NewUser {
+    let number: u32 = rand::random();
+    NewUser {
+        first_name: "Ada".to_owned(),
+        last_name: "Lovelace".to_owned(),
+        email_address: format!("ada.{number}@example.org"),
+        mobile_number: format!("+44{number:010}"),
+        locale: "en-GB".to_owned(),
+        time_zone: "Europe/London".to_owned(),
+    }
+}
+
+pub(super) fn render_user(user: &User) -> StoredResponse {
+    StoredResponse {
+        status: 201,
+        location: Some(format!("/v1/users/{}", user.user_id)),
+        etag: Some(format!("\"{}\"", user.version)),
+        body: format!("{{\"z\":1, \"user_id\":\"{}\",  \"a\":2}}", user.user_id),
+    }
+}
+
+pub(super) fn user_of(written: &Written) -> UserId {
+    let location = written.response.location.as_deref().unwrap();
+    location.rsplit('/').next().unwrap().parse().unwrap()
+}
+
+/// Waits for a condition, for at most ten seconds.
+pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    for _ in 0..1_000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within ten seconds: {what}");
+}
