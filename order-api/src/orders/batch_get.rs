@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::auth::{Caller, Read};
 use crate::openapi::headers::ReadHeaders;
 use crate::openapi::responses::BatchGetProblems;
-use crate::problem::{Problem, ProblemBody, catalogue};
+use crate::problem::{Problem, ProblemBody, catalogue, sentence};
 use crate::reply;
 use crate::request::{JsonBody, ReadContext};
 
@@ -91,7 +91,7 @@ pub async fn batch_get_orders(
 
 fn parsed(id: &str) -> Result<OrderId, Problem> {
     id.parse()
-        .map_err(|error: row_id::IdError| Problem::new(&catalogue::INVALID_ID, error.to_string()))
+        .map_err(|error: row_id::IdError| Problem::new(&catalogue::INVALID_ID, sentence(error)))
 }
 
 fn outcome(order: Result<Order, Problem>) -> GetOutcome {

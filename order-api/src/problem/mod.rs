@@ -5,6 +5,7 @@ mod of_store;
 pub mod page;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -152,6 +153,16 @@ impl IntoResponse for Problem {
         // The access log and the metrics tell kinds of problems apart by it.
         response.extensions_mut().insert(kind);
         response
+    }
+}
+
+/// The message of an error as a sentence: errors are written to be put behind others, details to stand alone.
+pub fn sentence(error: impl Display) -> String {
+    let message = error.to_string();
+    let mut chars = message.chars();
+    match chars.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
+        None => message,
     }
 }
 

@@ -4,7 +4,7 @@ use axum::http::HeaderValue;
 use axum::http::header::LOCATION;
 use store::StoreError;
 
-use super::{FieldError, Problem, catalogue};
+use super::{FieldError, Problem, catalogue, sentence};
 use crate::request::IfMatch;
 
 impl From<StoreError> for Problem {
@@ -76,14 +76,4 @@ fn taken(pointer: &str, detail: String) -> Problem {
         detail: "belongs to another user".into(),
     };
     Problem::new(&catalogue::CONTACT_TAKEN, detail).with_errors(vec![error])
-}
-
-/// The error's message as a sentence.
-fn sentence(error: &StoreError) -> String {
-    let message = error.to_string();
-    let mut chars = message.chars();
-    match chars.next() {
-        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
-        None => message,
-    }
 }

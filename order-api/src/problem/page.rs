@@ -42,7 +42,7 @@ impl From<&ProblemType> for ProblemExplanation {
 }
 
 /// All problem types.
-#[utoipa::path(get, path = "/problems", tag = "meta", responses((status = 200, description = "Every problem type", content(
+#[utoipa::path(get, path = "/problems", tag = "meta", security(()), responses((status = 200, description = "Every problem type", content(
     (Vec<ProblemExplanation> = "application/json"), (String = "text/html")))))]
 pub async fn list_problems(headers: HeaderMap) -> Response {
     if !wants_html(&headers) {
@@ -67,7 +67,7 @@ pub async fn list_problems(headers: HeaderMap) -> Response {
 }
 
 /// One problem type: what it means and what to do.
-#[utoipa::path(get, path = "/problems/{slug}", tag = "meta",
+#[utoipa::path(get, path = "/problems/{slug}", tag = "meta", security(()),
     params(("slug" = String, Path, description = "The last part of a problem's type")),
     responses(
         (status = 200, description = "What the problem type means", content(

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 
 use crate::app::App;
-use crate::problem::{FieldError, Problem, catalogue};
+use crate::problem::{FieldError, Problem, catalogue, sentence};
 
 /// What a body may cost.
 #[derive(Clone, Copy, Debug)]
@@ -257,6 +257,15 @@ mod tests {
         assert_eq!(
             refusal(br#"{"inner":[{"count":1,"text":"\ud800"}]}"#).kind,
             "/problems/malformed-json"
+        );
+    }
+
+    #[test]
+    fn a_missing_field_is_pointed_at() {
+        let body = refusal(br#"{"inner":[{"count":1}]}"#);
+        assert_eq!(
+            (body.errors[0].pointer.as_str(), &*body.errors[0].detail),
+            ("#/inner/0/text", "is missing")
         );
     }
 

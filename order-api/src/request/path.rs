@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 
 use crate::app::App;
-use crate::problem::{Problem, catalogue};
+use crate::problem::{Problem, catalogue, sentence};
 
 /// The id in the path of a route with exactly one.
 #[derive(Debug)]
@@ -30,6 +30,6 @@ where
         })?;
         text.parse()
             .map(PathId)
-            .map_err(|error: T::Err| Problem::new(&catalogue::INVALID_ID, error.to_string()))
+            .map_err(|error: T::Err| Problem::new(&catalogue::INVALID_ID, sentence(error)))
     }
 }

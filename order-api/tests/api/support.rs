@@ -181,12 +181,13 @@ pub fn fresh_key() -> String {
 
 /// A user with contacts that nobody else has.
 pub fn a_user() -> Value {
-    let n = rand::random::<u32>() % 10_000_000;
+    // A German mobile prefix with eight digits behind it.
+    let number = rand::random::<u32>() % 100_000_000;
     json!({
         "first_name": "Ada",
         "last_name": "Lovelace",
         "email_address": format!("ada.{:016x}@example.org", rand::random::<u64>()),
-        "mobile_number": format!("+4915{}{n:07}", 11 + rand::random::<u32>() % 69),
+        "mobile_number": format!("+49151{number:08}"),
         "locale": "en-GB",
         "time_zone": "Europe/London",
     })
