@@ -79,7 +79,6 @@ async fn what_twilio_refuses_is_refused_with_its_codes() {
         ("To=%2B353851234567&From=a+name+too+long&Body=x", 21212),
         ("To=%2B353851234567&From=%2B15551230000", 21602),
         (&long, 21617),
-        ("To=%ff", 20001),
     ];
     for (form, code) in cases {
         let (status, answer) = send(&gateway, message(form)).await;
@@ -94,6 +93,16 @@ async fn what_twilio_refuses_is_refused_with_its_codes() {
         );
     }
     assert!(messages(&gateway).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_form_is_refused() {
+    let mut request = message(GOOD);
+    request
+        .headers_mut()
+        .insert("content-type", "application/json".parse().unwrap());
+    let (status, answer) = send(&gateway(), request).await;
+    assert_eq!((status, &answer["code"]), (StatusCode::BAD_REQUEST, &json!(20001)));
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ pub(crate) struct Failpoint {
 #[cfg(not(test))]
 impl Failpoint {
     #[inline]
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as in tests")]
     pub(crate) fn hit(&self, _: &'static str) -> Result<(), StoreError> {
         Ok(())
     }

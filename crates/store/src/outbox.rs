@@ -107,9 +107,17 @@ const TAKE: &str = "WITH free AS (
     FROM free WHERE o.event_id = free.event_id
     RETURNING o.event_id, o.kind, o.sequence, o.user_id, o.order_id, o.invoice_id, o.occurred_at";
 
-const FORGET: &str = "DELETE FROM ringwright.outbox WHERE event_id = ANY($1) RETURNING event_id";
+/// Locks the events in the order of their ids, so that two processes never wait for each other.
+macro_rules! events_in_order {
+    () => {
+        "WHERE event_id IN (SELECT event_id FROM ringwright.outbox WHERE event_id = ANY($1) ORDER BY event_id FOR UPDATE)
+         RETURNING event_id"
+    };
+}
 
-const RELEASE: &str = "UPDATE ringwright.outbox SET held_until = now() WHERE event_id = ANY($1) RETURNING event_id";
+const FORGET: &str = concat!("DELETE FROM ringwright.outbox ", events_in_order!());
+
+const RELEASE: &str = concat!("UPDATE ringwright.outbox SET held_until = now() ", events_in_order!());
 
 const BACKLOG: &str = "SELECT count(*) AS count,
         (extract(epoch FROM clock_timestamp() - min(occurred_at)) * 1000)::bigint AS oldest_ms
@@ -221,8 +229,6 @@ impl Store {
     /// One statement a shard for what lies where the ring says; the rest singly, by redirects.
     async fn touch(&self, sql: &'static str, events: &[EventId]) -> Result<(), StoreError> {
         let mut left: Vec<Uuid> = events.iter().map(|event| event.uuid()).collect();
-        // In id order, so that two of these never wait for each other.
-        left.sort();
         let mut groups: Vec<(Ordinal, Vec<Uuid>)> = Vec::new();
         for id in &left {
             let shard = self.inner.places.locate(crate::store::write::row_position(*id));

@@ -154,6 +154,8 @@ fn import(stage: &Stage, cluster: &Cluster, images: &Images) -> Result<()> {
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
     let import_the_next_ones = || -> Result<()> {
         while let Some(archive) = next() {
+            let name = archive.file_stem().unwrap_or_default().to_string_lossy();
+            progress.say(format_args!("importing {name}"));
             cluster.import_image(archive, &progress)?;
         }
         Ok(())

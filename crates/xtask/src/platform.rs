@@ -1,5 +1,6 @@
 //! Installing the charts and a sample cluster, and waiting until they work.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::api_key::ApiKey;
+use crate::images::Images;
 use crate::place::Place;
 use crate::stage::Stage;
 use crate::workspace::Workspace;
@@ -23,12 +25,18 @@ pub(crate) const ORDER_API: &str = "ringwright-order-api";
 pub(crate) const SMS_GATEWAY: &str = "ringwright-sms-gateway";
 /// The sample cluster of `deploy/sample-cluster.yaml`.
 const CLUSTER: &str = "ordercluster/shop";
+/// Its ring.
+const RING: &str = "shop-ring";
+/// The broker's StatefulSet; all the other programs of the chart are Deployments.
+const BROKER: &str = "ringwright-rabbitmq";
 
 /// A platform that serves orders.
 #[derive(Debug)]
 pub(crate) struct Platform {
     pub(crate) place: Place,
     pub(crate) api_key: ApiKey,
+    /// Whether the programs that need a ring are installed already.
+    programs: bool,
 }
 
 /// Installs or upgrades the charts with the development mail server and SMS gateway.
@@ -49,6 +57,27 @@ pub(crate) fn install(stage: &Stage, workspace: &Workspace, place: Place) -> Res
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     apply(stage, &place, &namespace)?;
     let api_key = ApiKey::find_or_make(stage, &place)?;
+    let get_ring = [
+        "get",
+        "configmap",
+        RING,
+        "--namespace",
+        NAMESPACE,
+        "--ignore-not-found",
+        "--output=name",
+    ];
+    let programs = !stage.read(&mut place.kubectl(&get_ring))?.trim().is_empty();
+    release(stage, workspace, &place, programs)?;
+    Ok(Platform {
+        place,
+        api_key,
+        programs,
+    })
+}
+
+/// Installs the platform's chart, with or without the programs that mount the ring. Pods that are made before the ring
+/// would wait for it well: but the kubelet looks for a missing volume at ever longer intervals, of two minutes in the end.
+fn release(stage: &Stage, workspace: &Workspace, place: &Place, programs: bool) -> Result<()> {
     let registry = format!("image.registry={}", place.image_registry());
     let mut upgrade = place.helm(&[
         "upgrade",
@@ -59,8 +88,35 @@ pub(crate) fn install(stage: &Stage, workspace: &Workspace, place: Place) -> Res
         NAMESPACE,
     ]);
     upgrade.args(["--values", "charts/ringwright/values-dev.yaml", "--set", &registry]);
-    stage.run(upgrade.current_dir(workspace.root()))?;
-    Ok(Platform { place, api_key })
+    if !programs {
+        upgrade.args(["--set", "orderApi.enabled=false", "--set", "notifier.enabled=false"]);
+    }
+    stage.run(upgrade.current_dir(workspace.root()))
+}
+
+/// Starts those programs anew that run an older image: while they are developed, the tag stays the same.
+pub(crate) fn restart_outdated(stage: &Stage, place: &Place, images: &Images) -> Result<()> {
+    let pods = "--output=jsonpath={range .items[*]}{.metadata.labels.app\\.kubernetes\\.io/name} {.status.containerStatuses[0].imageID}{'\\n'}{end}";
+    let release = format!("--selector=app.kubernetes.io/instance={RELEASE}");
+    let pods = stage.read(&mut place.kubectl(&["get", "pods", "--namespace", NAMESPACE, &release, pods]))?;
+    let outdated = |(component, running): &(&str, &str)| {
+        let built = component.strip_prefix("ringwright-").and_then(|name| images.id(name));
+        // Only ids of the same kind can be compared: a registry gives a pod the digest of the manifest.
+        built.is_some_and(|built| running.starts_with("sha256:") && *running != built)
+    };
+    let pods = pods.lines().filter_map(|line| line.split_once(' '));
+    let outdated: BTreeSet<_> = pods.filter(outdated).map(|(component, _)| component).collect();
+    for component in outdated {
+        let kind = if component == BROKER {
+            "statefulset"
+        } else {
+            "deployment"
+        };
+        stage.note(format!("{component}: a newer image"));
+        let workload = format!("{kind}/{component}");
+        stage.run(&mut place.kubectl(&["rollout", "restart", "--namespace", NAMESPACE, &workload]))?;
+    }
+    Ok(())
 }
 
 /// Applies the sample cluster and waits until it and the programs are ready.
@@ -76,9 +132,14 @@ pub(crate) fn make_sample_cluster(stage: &Stage, workspace: &Workspace, platform
         )
     })?;
     wait_until_ready(stage, place)?;
+    if !platform.programs {
+        release(stage, workspace, place, true)?;
+    }
     for workload in [
         "deployment/ringwright-order-api",
         "deployment/ringwright-notifier",
+        "deployment/ringwright-mail",
+        "deployment/ringwright-sms-gateway",
         "statefulset/ringwright-rabbitmq",
     ] {
         stage.doing(format!("waiting for {workload}"));

@@ -1,7 +1,8 @@
 //! A local port that leads to a Service, for as long as the value lives.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -26,10 +27,13 @@ impl PortForward {
             .spawn()
             .context("starting kubectl port-forward")?;
         let output = child.stdout.take().context("kubectl port-forward has no output")?;
+        let mut output = BufReader::new(output);
         let mut line = String::new();
-        BufReader::new(output)
+        output
             .read_line(&mut line)
             .context("reading from kubectl port-forward")?;
+        // It tells of each connection, and would die of writing to a closed pipe.
+        thread::spawn(move || io::copy(&mut output, &mut io::sink()));
         // "Forwarding from 127.0.0.1:40123 -> 8080"
         let port = line
             .split("127.0.0.1:")

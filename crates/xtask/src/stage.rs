@@ -191,9 +191,15 @@ struct Log {
 }
 
 impl Log {
-    fn write(&self, line: &str) {
+    /// For the file alone.
+    fn record(&self, line: &str) {
         // A log that cannot be written (disk full) must not hide the work's own error.
         let _ = writeln!(unpoisoned(&self.file), "{line}");
+    }
+
+    /// For the file, and for the next sign of life.
+    fn write(&self, line: &str) {
+        self.record(line);
         let shown = line.trim();
         if !shown.is_empty() {
             *unpoisoned(&self.last_line) = shown.chars().take(110).collect();
@@ -292,16 +298,16 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs a command and returns what it wrote to standard output; standard error goes to the log.
+    /// Runs a quick command and returns what it wrote to standard output; standard error goes to the log.
     pub(crate) fn read(&self, command: &mut Command) -> Result<String> {
         let shown = describe(command);
-        self.log.write(&format!("$ {shown}"));
+        self.log.record(&format!("$ {shown}"));
         let output = command
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("starting `{shown}`"))?;
         let complaint = String::from_utf8_lossy(&output.stderr);
-        complaint.lines().for_each(|line| self.log.write(line));
+        complaint.lines().for_each(|line| self.log.record(line));
         if !output.status.success() {
             let why = complaint
                 .lines()

@@ -102,7 +102,7 @@ impl Planner {
     }
 
     /// To the neighbours if they have room, because then a token vanishes; else to whoever is emptiest. `spare` is what
-    /// may be handed out beyond what those below the band need.
+    /// may be handed out beyond what others need to reach their goals.
     fn hand_out(&mut self, mut arc: ArcId, spare: &mut u64) {
         loop {
             let len = self.circle.len(arc);
@@ -203,15 +203,16 @@ impl Planner {
         0..self.targets.len()
     }
 
-    /// What a shard lacks to the lower edge of the band.
+    /// What a shard lacks to its goal. It is this that shards which stay may not be given away: a new shard that was
+    /// left at the edge of the band would take the rest from them, and more would move than must.
     fn missing(&self, shard: Holder) -> u64 {
-        self.targets[shard].low.saturating_sub(self.circle.held(shard))
+        self.targets[shard].goal.saturating_sub(self.circle.held(shard))
     }
 
-    /// What a shard lacks to its goal; half a piece is near enough for a new one, which may end anywhere in the band.
+    /// What a shard shall still be given; half a piece is near enough for a new one, which may end anywhere in the band.
     fn to_goal(&self, shard: Holder) -> u64 {
-        let Target { goal, new, piece, .. } = self.targets[shard];
-        let missing = goal.saturating_sub(self.circle.held(shard));
+        let Target { new, piece, .. } = self.targets[shard];
+        let missing = self.missing(shard);
         if new && missing <= piece / 2 { 0 } else { missing }
     }
 

@@ -221,6 +221,14 @@ fn a_cluster_grows_to_a_thousand_shards_and_shrinks_to_one() {
 }
 
 #[test]
+fn a_shard_that_takes_the_place_of_another_gets_what_that_had() {
+    // Found at random: the new shard was handed the lower edge of the band and took the rest from those that stay.
+    let mut cluster = Cluster::new(vec![Weight::ONE; 11]);
+    cluster.apply(&Change::Leave(vec![44_347_177])).unwrap();
+    cluster.apply(&Change::Swap(171_624_773, Weight::ONE)).unwrap();
+}
+
+#[test]
 fn a_fresh_ring_is_the_same_for_ever() {
     // A cluster whose ring was planned and not yet written must get the same one from another operator's version.
     let tokens = plan(

@@ -32,6 +32,19 @@ pub(crate) enum Kind {
     },
 }
 
+impl Sample {
+    /// For how long a replica that streams has heard nothing from its master.
+    pub(crate) fn last_message(&self, now: Instant) -> Option<Duration> {
+        match self.kind {
+            Kind::Replica {
+                streaming: true,
+                last_message: Some(age),
+            } => Some(age + now.saturating_duration_since(self.began)),
+            _ => None,
+        }
+    }
+}
+
 /// What is known of one member.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
@@ -114,11 +127,7 @@ impl Need {
             return false;
         };
         let Some(sample) = replica.sample() else { return false };
-        let Kind::Replica {
-            streaming: true,
-            last_message: Some(last_message),
-        } = sample.kind
-        else {
+        let Some(silence) = sample.last_message(now) else {
             return false;
         };
         let age = now.saturating_duration_since(sample.began);
@@ -126,7 +135,7 @@ impl Need {
         standbys.iter().any(|name| name == replica.name())
             && sample.term.is_some()
             && sample.term == master.term
-            && last_message + age < MESSAGE_LIMIT
+            && silence < MESSAGE_LIMIT
             && master_age < MESSAGE_LIMIT
             && match self.token {
                 Some((term, lsn)) => sample.term == Some(term) && sample.lsn >= lsn,

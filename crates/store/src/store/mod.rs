@@ -3,6 +3,7 @@
 pub(crate) mod commit;
 pub(crate) mod connect;
 pub(crate) mod fault;
+mod heartbeat;
 mod latency;
 mod member;
 mod monitor;
@@ -112,7 +113,9 @@ impl Store {
             following: Mutex::new(Some(following)),
             failpoint: Failpoint::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        tokio::spawn(heartbeat::keep_replicas_fresh(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     /// The ring in use.

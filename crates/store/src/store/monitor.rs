@@ -36,6 +36,10 @@ pub(crate) struct Shard {
     pub(crate) ordinal: Ordinal,
     pub(crate) view: watch::Sender<ShardView>,
     pub(crate) hedges: HedgeBudget,
+    /// Somebody read from it since the mark was taken.
+    read: AtomicBool,
+    /// A heartbeat is being written.
+    beating: AtomicBool,
     members: Mutex<HashMap<String, Arc<Member>>>,
 }
 
@@ -155,6 +159,8 @@ impl Shard {
             ordinal,
             view: watch::Sender::new(ShardView::default()),
             hedges: HedgeBudget::default(),
+            read: AtomicBool::new(false),
+            beating: AtomicBool::new(false),
             members: Mutex::default(),
         })
     }
@@ -185,6 +191,23 @@ impl Shard {
             // The sender lives in `self`, so this is not reached; never resolving is the safe way to be wrong.
             std::future::pending::<()>().await;
         }
+    }
+
+    pub(crate) fn mark_read(&self) {
+        self.read.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_read_mark(&self) -> bool {
+        self.read.swap(false, Ordering::Relaxed)
+    }
+
+    /// False if a heartbeat is being written already.
+    pub(crate) fn begin_beat(&self) -> bool {
+        !self.beating.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn end_beat(&self) {
+        self.beating.store(false, Ordering::Relaxed);
     }
 
     /// Looks at all members at once.

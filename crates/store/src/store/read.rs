@@ -304,6 +304,7 @@ fn other_generation(at: &ReadAt, shard: Ordinal) -> Option<Generation> {
 /// Who may answer, the faster first; waits until somebody may.
 async fn candidates(shard: &Shard, need: &Need, only_master: bool, deadline: Instant) -> Option<Vec<Candidate>> {
     let mut view = shard.view.subscribe();
+    shard.mark_read();
     loop {
         let found = eligible(shard, need, only_master);
         if !found.is_empty() {

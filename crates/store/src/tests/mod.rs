@@ -11,6 +11,7 @@ mod notifications;
 mod orders;
 mod outbox;
 mod proxy;
+mod replica;
 mod roles;
 mod routing;
 mod schema;

@@ -205,6 +205,15 @@ impl Shards {
         self.ring.send_replace(Arc::new(ring_of(epoch, tokens, &self.proxies)));
     }
 
+    /// Adds a member to the only shard.
+    pub(super) fn add_replica(&mut self, replica: &Proxy) {
+        let ring = Arc::clone(&self.ring.borrow());
+        let mut shards = ring.shards().to_vec();
+        shards[0].hosts.push(replica.address.to_string());
+        let next = Ring::new(Epoch(ring.epoch().get() + 1), shards, ring.tokens().clone()).unwrap();
+        self.ring.send_replace(Arc::new(next));
+    }
+
     pub(super) async fn scalar<T>(&self, shard: Ordinal, sql: &str) -> T
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,

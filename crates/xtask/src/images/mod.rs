@@ -63,6 +63,8 @@ struct Image {
     name: &'static str,
     /// Its name in the store, by digest.
     stored: String,
+    /// Its id, which a pod that runs it reports.
+    id: String,
     archive: PathBuf,
 }
 
@@ -86,6 +88,14 @@ impl Images {
     pub(crate) fn stored(&self, name: &str) -> Result<&str> {
         let found = self.images.iter().find(|image| image.name == name);
         Ok(&found.with_context(|| format!("there is no image {name}"))?.stored)
+    }
+
+    /// An image's id, if there is such an image.
+    pub(crate) fn id(&self, name: &str) -> Option<&str> {
+        self.images
+            .iter()
+            .find(|image| image.name == name)
+            .map(|image| image.id.as_str())
     }
 
     /// Pushes all of them to a registry, where the user has logged in with `buildah login`.
@@ -123,17 +133,22 @@ fn build_those(stage: &Stage, workspace: &Workspace, wanted: fn(&Recipe) -> bool
     let mut images = Vec::new();
     for recipe in RECIPES.iter().filter(|recipe| wanted(recipe)) {
         let digest = &recipe.digest(workspace.root(), &base)?[..16];
-        let image = Image {
+        let mut image = Image {
             name: recipe.name,
             stored: format!("{LOCAL_REGISTRY}/{}:{digest}", recipe.name),
+            id: String::new(),
             archive: folder.join(format!("{}-{digest}.tar", recipe.name)),
         };
-        if !rebuild && image.archive.exists() && stored.contains_key(&image.stored) {
-            stage.doing(format!("{}: unchanged", recipe.name));
-        } else {
-            stage.note(format!("{}: building", recipe.name));
-            recipe.build(stage, workspace.root(), &store, &image)?;
-            discard_old(stage, &store, &image, &folder)?;
+        match stored.get(&image.stored) {
+            Some(id) if !rebuild && image.archive.exists() => {
+                stage.doing(format!("{}: unchanged", recipe.name));
+                image.id.clone_from(id);
+            }
+            _ => {
+                stage.note(format!("{}: building", recipe.name));
+                image.id = recipe.build(stage, workspace.root(), &store, &image)?;
+                discard_old(stage, &store, &image, &folder)?;
+            }
         }
         images.push(image);
     }
@@ -182,7 +197,8 @@ impl Recipe {
         Ok(fingerprint.finish())
     }
 
-    fn build(&self, stage: &Stage, root: &Path, store: &Store, image: &Image) -> Result<()> {
+    /// Builds the image, exports it and returns its id.
+    fn build(&self, stage: &Stage, root: &Path, store: &Store, image: &Image) -> Result<String> {
         let mut bud = store.buildah();
         // chroot: the only isolation that needs no more rights than a machine without nested containers gives.
         bud.current_dir(root)
@@ -210,7 +226,9 @@ impl Recipe {
         );
         stage.run(store.buildah().args(["push", "--quiet", &image.stored, &destination]))?;
         let attempt = || format!("moving the archive to {}", image.archive.display());
-        fs::rename(&unfinished, &image.archive).with_context(attempt)
+        fs::rename(&unfinished, &image.archive).with_context(attempt)?;
+        let id = store.images(stage)?.remove(&image.stored);
+        id.with_context(|| format!("{} is gone right after it was built", image.stored))
     }
 }
 
