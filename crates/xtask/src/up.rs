@@ -38,8 +38,10 @@ pub(crate) fn up(workspace: &Workspace, on: On, registry: Option<String>) -> Res
             Ok(place)
         },
     );
-    let platform = run.stage("platform", supplied, |stage, place| {
-        platform::install(stage, workspace, place)
+    let platform = run.stage("platform", supplied, |stage, (place, images)| {
+        let platform = platform::install(stage, workspace, place)?;
+        platform::restart_outdated(stage, &platform.place, &images)?;
+        Ok(platform)
     });
     let sample = run.stage("sample cluster", platform.as_ref(), |stage, platform| {
         platform::make_sample_cluster(stage, workspace, platform)
