@@ -35,7 +35,7 @@ pub(crate) fn up(workspace: &Workspace, on: On, registry: Option<String>) -> Res
         place.zip(images),
         |stage, (place, images)| {
             place.supply(stage, &images)?;
-            Ok(place)
+            Ok((place, images))
         },
     );
     let platform = run.stage("platform", supplied, |stage, (place, images)| {
