@@ -72,11 +72,17 @@ pub fn from_value<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, P
 }
 
 fn wrong_shape(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
-    let detail = without_place(error.inner()).into();
-    Problem::fields(vec![FieldError {
-        pointer: pointer_to(error.path()),
-        detail,
-    }])
+    let (mut pointer, mut detail) = (pointer_to(error.path()), without_place(error.inner()));
+    // serde points at the object that lacks the field; the client looks for the field.
+    let missing = detail
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    if let Some(field) = missing {
+        push_segment(&mut pointer, field);
+        detail = "is missing".to_owned();
+    }
+    let detail = detail.into();
+    Problem::fields(vec![FieldError { pointer, detail }])
 }
 
 async fn read(request: Request, limits: BodyLimits) -> Result<Bytes, Problem> {
@@ -141,12 +147,12 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 fn malformed(error: &serde_json::Error) -> Problem {
     Problem::new(
         &catalogue::MALFORMED_JSON,
-        format!(
-            "{} at line {}, column {}.",
+        sentence(format_args!(
+            "{} at line {}, column {}",
             without_place(error),
             error.line(),
             error.column()
-        ),
+        )),
     )
 }
 

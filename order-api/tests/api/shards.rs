@@ -171,9 +171,9 @@ fn with_database(message: &[u8], database: &str) -> Vec<u8> {
 }
 
 /// The service over real shards.
-pub struct ShardedApi {
+pub(crate) struct ShardedApi {
     /// The service.
-    pub api: Api,
+    pub(crate) api: Api,
     doors: Vec<Option<Door>>,
     databases: Arc<Databases>,
 }
@@ -188,7 +188,7 @@ impl std::ops::Deref for ShardedApi {
 
 impl ShardedApi {
     /// The service with its own way to the shared databases.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let databases = Databases::shared().await;
         let mut doors = Vec::new();
         for name in &databases.names {
@@ -215,18 +215,18 @@ impl ShardedApi {
     }
 
     /// Cuts the service off from a shard.
-    pub fn cut_off(&mut self, shard: Ordinal) {
+    pub(crate) fn cut_off(&mut self, shard: Ordinal) {
         self.doors[usize::from(shard.get())] = None;
     }
 
     /// A superuser's connection to a shard, to see what really is there.
-    pub async fn look_into(&self, shard: Ordinal) -> PgConnection {
+    pub(crate) async fn look_into(&self, shard: Ordinal) -> PgConnection {
         let name = &self.databases.names[usize::from(shard.get())];
         self.databases.server.clone().database(name).connect().await.unwrap()
     }
 
     /// How many rows `sql` counts on a shard; its one parameter is an id.
-    pub async fn count(&self, shard: Ordinal, sql: &'static str, id: &str) -> i64 {
+    pub(crate) async fn count(&self, shard: Ordinal, sql: &'static str, id: &str) -> i64 {
         let id: uuid::Uuid = id.parse().unwrap();
         let mut conn = self.look_into(shard).await;
         let count = sqlx::query_scalar(sql).bind(id).fetch_one(&mut conn).await.unwrap();
@@ -235,7 +235,7 @@ impl ShardedApi {
     }
 
     /// A new user; its id.
-    pub async fn user(&self) -> String {
+    pub(crate) async fn user(&self) -> String {
         self.post("/v1/users")
             .json(&crate::support::a_user())
             .send()
@@ -245,7 +245,7 @@ impl ShardedApi {
     }
 
     /// A new order of a user; its id.
-    pub async fn order(&self, user: &str) -> String {
+    pub(crate) async fn order(&self, user: &str) -> String {
         let path = format!("/v1/users/{user}/orders");
         self.post(&path)
             .json(&crate::support::an_order())

@@ -25,16 +25,16 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// The key that may do everything.
-pub const ALL: &str = "test-key-with-all-scopes";
+pub(crate) const ALL: &str = "test-key-with-all-scopes";
 /// A key of another client that may do everything.
-pub const OTHER: &str = "test-key-of-another-client";
+pub(crate) const OTHER: &str = "test-key-of-another-client";
 /// A key that may read only.
-pub const READER: &str = "test-key-that-reads";
+pub(crate) const READER: &str = "test-key-that-reads";
 /// A key that may do one request a second.
-pub const SLOW: &str = "test-key-that-is-slow";
+pub(crate) const SLOW: &str = "test-key-that-is-slow";
 
 /// The limits of most tests: small enough to be met.
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         body: BodyLimits {
             max_bytes: 64 * 1024,
@@ -54,23 +54,23 @@ fn seller() -> Seller {
 }
 
 /// The service over some shards.
-pub struct Api {
+pub(crate) struct Api {
     /// All of it.
-    pub app: App,
+    pub(crate) app: App,
     /// Its routes.
-    pub router: Router,
+    pub(crate) router: Router,
     /// Its shards.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Ends it.
-    pub draining: CancellationToken,
+    pub(crate) draining: CancellationToken,
     /// What was handed over to be published; a test may run it.
-    pub worker: Option<PublishNowWorker>,
+    pub(crate) worker: Option<PublishNowWorker>,
     _files: TempDir,
 }
 
 impl Api {
     /// The service over a shard that nobody can reach.
-    pub fn without_shards(settings: Settings) -> Self {
+    pub(crate) fn without_shards(settings: Settings) -> Self {
         let files = files();
         // A port of this machine on which nothing listens.
         let shard = shard(0, "127.0.0.1:9");
@@ -84,7 +84,7 @@ impl Api {
     }
 
     /// The service over `store`.
-    pub fn over(store: Store, settings: Settings, files: TempDir) -> Self {
+    pub(crate) fn over(store: Store, settings: Settings, files: TempDir) -> Self {
         let metrics = Arc::new(Metrics::default());
         let keys = ApiKeys::load(files.path().join("keys")).unwrap();
         let (publish_now, worker) = PublishNow::new(metrics.clone());
@@ -110,22 +110,22 @@ impl Api {
     }
 
     /// A GET with the key that may do everything.
-    pub fn get(&self, path: &str) -> Call {
+    pub(crate) fn get(&self, path: &str) -> Call {
         self.call(Method::GET, path)
     }
 
     /// A POST with that key and a fresh idempotency key.
-    pub fn post(&self, path: &str) -> Call {
+    pub(crate) fn post(&self, path: &str) -> Call {
         self.call(Method::POST, path).header("idempotency-key", &fresh_key())
     }
 
     /// A PATCH with that key.
-    pub fn patch(&self, path: &str) -> Call {
+    pub(crate) fn patch(&self, path: &str) -> Call {
         self.call(Method::PATCH, path)
     }
 
     /// Any request with that key.
-    pub fn call(&self, method: Method, path: &str) -> Call {
+    pub(crate) fn call(&self, method: Method, path: &str) -> Call {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("a test's path is a URI");
@@ -138,7 +138,7 @@ impl Api {
 }
 
 /// A shard of one member.
-pub fn shard(ordinal: u16, host: &str) -> Shard {
+pub(crate) fn shard(ordinal: u16, host: &str) -> Shard {
     Shard {
         name: format!("test-{ordinal}"),
         ordinal: Ordinal(ordinal),
@@ -148,7 +148,7 @@ pub fn shard(ordinal: u16, host: &str) -> Shard {
 }
 
 /// A directory with the mounted files of the program: API keys and database credentials.
-pub fn files() -> TempDir {
+pub(crate) fn files() -> TempDir {
     let files = tempfile::tempdir().unwrap();
     let keys = files.path().join("keys");
     std::fs::create_dir(&keys).unwrap();
@@ -175,12 +175,12 @@ fn write_key(directory: &Path, name: &str, token: &str, mut file: Value) {
 }
 
 /// An idempotency key that no other call has.
-pub fn fresh_key() -> String {
+pub(crate) fn fresh_key() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
 /// A user with contacts that nobody else has.
-pub fn a_user() -> Value {
+pub(crate) fn a_user() -> Value {
     // A German mobile prefix with eight digits behind it.
     let number = rand::random::<u32>() % 100_000_000;
     json!({
@@ -194,7 +194,7 @@ pub fn a_user() -> Value {
 }
 
 /// An order of 3998 minor units.
-pub fn an_order() -> Value {
+pub(crate) fn an_order() -> Value {
     json!({
         "currency": "EUR",
         "order_details": {
@@ -205,14 +205,14 @@ pub fn an_order() -> Value {
 }
 
 /// A request to be sent.
-pub struct Call {
+pub(crate) struct Call {
     router: Router,
     request: Request<Body>,
 }
 
 impl Call {
     /// Sets a header.
-    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.request
             .headers_mut()
             .insert(name, HeaderValue::from_str(value).unwrap());
@@ -220,35 +220,35 @@ impl Call {
     }
 
     /// Sets a header that need not be text.
-    pub fn raw_header(mut self, name: &HeaderName, value: &HeaderValue) -> Self {
+    pub(crate) fn raw_header(mut self, name: &HeaderName, value: &HeaderValue) -> Self {
         self.request.headers_mut().insert(name, value.clone());
         self
     }
 
     /// Leaves a header out.
-    pub fn without(mut self, name: &'static str) -> Self {
+    pub(crate) fn without(mut self, name: &'static str) -> Self {
         self.request.headers_mut().remove(name);
         self
     }
 
     /// Calls with this API key.
-    pub fn bearer(self, token: &str) -> Self {
+    pub(crate) fn bearer(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
     /// Sends a JSON body.
-    pub fn json(self, body: &Value) -> Self {
+    pub(crate) fn json(self, body: &Value) -> Self {
         self.header("content-type", "application/json").body(body.to_string())
     }
 
     /// Sends these bytes.
-    pub fn body(mut self, body: impl Into<Body>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Body>) -> Self {
         *self.request.body_mut() = body.into();
         self
     }
 
     /// Sends it.
-    pub async fn send(self) -> Reply {
+    pub(crate) async fn send(self) -> Reply {
         let (head, body) = self.router.oneshot(self.request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Reply {
@@ -261,32 +261,32 @@ impl Call {
 
 /// What came back.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The headers.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// The body.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
     /// The body as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {} {:?}", self.status, String::from_utf8_lossy(&self.body)))
     }
 
     /// The same, of an answer that has to have this status.
     #[track_caller]
-    pub fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.body));
         self
     }
 
     /// A header as text.
     #[track_caller]
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .unwrap_or_else(|| panic!("{name} is missing: {self:?}"))
@@ -296,7 +296,7 @@ impl Reply {
 
     /// The body of a problem with this status and slug; whole, for a snapshot.
     #[track_caller]
-    pub fn problem(&self, status: u16, slug: &str) -> Value {
+    pub(crate) fn problem(&self, status: u16, slug: &str) -> Value {
         let body = self.json();
         assert_eq!(
             (self.status.as_u16(), &body["type"]),
@@ -310,7 +310,7 @@ impl Reply {
 
     /// A string field of the body.
     #[track_caller]
-    pub fn text(&self, field: &str) -> String {
+    pub(crate) fn text(&self, field: &str) -> String {
         self.json()[field]
             .as_str()
             .unwrap_or_else(|| panic!("no {field}: {self:?}"))
