@@ -57,7 +57,7 @@ impl Books for FakeBooks {
     }
 }
 
-pub(super) fn owned(id: usize, range: Range) -> OwnedRange {
+fn owned(id: usize, range: Range) -> OwnedRange {
     let range_id = i64::try_from(id).unwrap();
     OwnedRange {
         range_id,
@@ -151,7 +151,7 @@ impl World {
         ring::decode(&build::encoded_ring(&map)).unwrap()
     }
 
-    fn ready(&self) -> (String, String) {
+    pub(super) fn ready(&self) -> (String, String) {
         let cluster = self.api.get(CLUSTER).unwrap();
         let ready = &cluster["status"]["conditions"][0];
         assert_eq!(ready["type"], "Ready");
@@ -174,7 +174,7 @@ impl World {
     }
 }
 
-pub(super) fn operator(api: &FakeApi, books: &FakeBooks) -> Arc<Operator> {
+fn operator(api: &FakeApi, books: &FakeBooks) -> Arc<Operator> {
     let metrics = Metrics::register(&mut Registry::default());
     let context = Context::new(api.client(), Config::parse_from(["operator"]), metrics);
     Arc::new(Operator {
