@@ -152,9 +152,13 @@ async fn race(mutation: Option<&str>, freeze: &str, thaw: &str) -> (u64, u64) {
     for writer in writers {
         writer.await.unwrap();
     }
+    let (written, refused) = (
+        tally.written.load(Ordering::SeqCst),
+        tally.refused.load(Ordering::SeqCst),
+    );
     assert!(
-        tally.written.load(Ordering::SeqCst) > 100 && tally.refused.load(Ordering::SeqCst) > 0,
-        "nothing raced"
+        slipped > 0 || written > 100 && refused > 0,
+        "nothing raced: {written} written, {refused} refused"
     );
     assert!(
         mutation.is_some() || tally.misled.load(Ordering::SeqCst) == 0,

@@ -188,13 +188,6 @@ impl Shards {
         superuser(&self.databases[usize::from(shard.0)]).await
     }
 
-    pub(super) async fn as_role(&self, shard: Ordinal, role: Role) -> PgConnection {
-        let options = server()
-            .database(&self.databases[usize::from(shard.0)])
-            .username(role.name());
-        PgConnection::connect_with(&options).await.unwrap()
-    }
-
     pub(super) fn owner(&self, position: Position) -> Ordinal {
         self.store.ring().locate(position).ordinal
     }
