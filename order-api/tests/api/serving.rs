@@ -1,20 +1,26 @@
 //! The server on a real socket: what is not even HTTP, and the end that loses nothing.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use clap::Parser;
+use order_api::config::Config;
 use order_api::server::{ServerLimits, serve};
+use order_api::service;
 use prometheus_client::metrics::gauge::Gauge;
+use ring_source::{RingSource, RingSourceConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Api, settings};
+use crate::shards::ShardedApi;
+use crate::support::{ALL, Api, a_user, fresh_key, settings};
 
 fn limits() -> ServerLimits {
     ServerLimits {
@@ -121,4 +127,73 @@ async fn before_the_end_readiness_fails_first_while_requests_are_still_served() 
     api.get("/livez").send().await.expect(200);
     let served = api.get("/problems").send().await.expect(200);
     assert_eq!(served.header("connection"), "close");
+}
+
+async fn unused_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+async fn ask(address: &str, request: String) -> String {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(address).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "nothing listens on {address}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    exchange(address.parse().unwrap(), request.as_bytes()).await
+}
+
+#[tokio::test]
+async fn the_program_serves_with_what_is_mounted_and_ends_in_order() {
+    let api = ShardedApi::start().await;
+    let files = api.files.path();
+    let ring_dir = tempfile::tempdir().unwrap();
+    api.mount_ring(ring_dir.path());
+    let (listen, telemetry) = (unused_address().await, unused_address().await);
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let config = Config::try_parse_from([
+        "order-api".to_owned(),
+        format!("--listen={listen}"),
+        format!("--telemetry-listen={telemetry}"),
+        format!("--ring-dir={}", path(ring_dir.path())),
+        format!("--database-credentials-dir={}", path(&files.join("database"))),
+        "--database-sslmode=disable".to_owned(),
+        format!("--api-keys-dir={}", path(&files.join("keys"))),
+        // No broker: the program serves all the same.
+        format!("--amqp-url-file={}", path(&files.join("no-broker"))),
+        "--shutdown-delay=0.2".to_owned(),
+        "--shutdown-deadline=10".to_owned(),
+    ])
+    .unwrap();
+    let source = RingSource::start(RingSourceConfig {
+        directory: Some(config.ring_dir.clone()),
+        config_map: None,
+        client: None,
+        first_ring_within: Duration::from_secs(10),
+    });
+    let (source, shutdown) = (source.await.unwrap(), CancellationToken::new());
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { service::run(&config, &source, shutdown).await }
+    });
+
+    let body = a_user().to_string();
+    let create = format!(
+        "POST /v1/users HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {ALL}\r\n\
+         idempotency-key: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        fresh_key(),
+        body.len()
+    );
+    let created = ask(&listen, create).await;
+    assert!(created.starts_with("HTTP/1.1 201"), "{created}");
+    let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned();
+    let metrics = ask(&telemetry, scrape).await;
+    let counted = "ringwright_order_api_requests_total{route=\"/v1/users\",method=\"POST\",status=\"201\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(metrics.contains("ringwright_order_api_ring_epoch 1\n"), "{metrics}");
+
+    shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+    ended.expect("it ends in time").unwrap().unwrap();
+    assert!(TcpStream::connect(&listen).await.is_err());
 }

@@ -1,10 +1,11 @@
 //! Real shards: databases of one test server, migrated and owning ranges as the operator would make them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ring::{Epoch, Ordinal, Ring, Weight, plan};
+use ring::{EncodedRing, Epoch, Ordinal, Ring, Weight, plan};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use store::admin::{self, Passwords, PgSslMode, ShardIdentity};
@@ -212,6 +213,18 @@ impl ShardedApi {
             doors,
             databases,
         }
+    }
+
+    /// The ring of these shards as the operator publishes it and a pod has it mounted.
+    pub(crate) fn mount_ring(&self, directory: &Path) {
+        let EncodedRing {
+            ring_json,
+            tokens,
+            digest,
+        } = ring::encode(&self.store.ring());
+        std::fs::write(directory.join("ring.json"), ring_json).unwrap();
+        std::fs::write(directory.join("digest"), digest).unwrap();
+        std::fs::write(directory.join("tokens"), tokens).unwrap();
     }
 
     /// Cuts the service off from a shard.

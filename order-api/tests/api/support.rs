@@ -65,7 +65,8 @@ pub(crate) struct Api {
     pub(crate) draining: CancellationToken,
     /// What was handed over to be published; a test may run it.
     pub(crate) worker: Option<PublishNowWorker>,
-    _files: TempDir,
+    /// The mounted files: keys and database credentials.
+    pub(crate) files: TempDir,
 }
 
 impl Api {
@@ -105,7 +106,7 @@ impl Api {
             store,
             draining,
             worker: Some(worker),
-            _files: files,
+            files,
         }
     }
 
