@@ -120,18 +120,21 @@ impl Planner {
                 self.hand(arc, before, spare);
                 return self.hand(rest, after, spare);
             }
-            let emptiest = self.emptiest(|_| true).expect("there is at least one shard");
-            let Target { fair, high, piece, .. } = self.targets[emptiest];
-            let held = self.circle.held(emptiest);
-            // At least one position: rounding may have it that the emptiest lacks none and another one does.
-            let most = high.saturating_sub(held).min(self.missing(emptiest) + *spare).max(1);
+            let Some(emptiest) = self.emptiest(|shard| self.room(shard, *spare) > 0) else {
+                // Only rounding can leave an arc for which nobody has room; it is a matter of positions.
+                let emptiest = self.emptiest(|_| true).expect("there is at least one shard");
+                return self.hand(arc, emptiest, spare);
+            };
+            let most = self.room(emptiest, *spare);
             if len <= most {
                 return self.hand(arc, emptiest, spare);
             }
+            let Target { fair, piece, .. } = self.targets[emptiest];
             // Filling up to exactly the fair share is best, unless that would be a splinter.
-            let to_fair = if self.is_thrifty() { fair + piece / 2 } else { fair }.saturating_sub(held);
+            let to_fair =
+                if self.is_thrifty() { fair + piece / 2 } else { fair }.saturating_sub(self.circle.held(emptiest));
             let part = if to_fair >= piece / 2 { to_fair.min(most) } else { most };
-            let rest = self.circle.split(arc, part.clamp(1, len - 1));
+            let rest = self.circle.split(arc, part);
             self.hand(arc, emptiest, spare);
             arc = rest;
         }
@@ -140,6 +143,12 @@ impl Planner {
     fn hand(&mut self, arc: ArcId, to: Holder, spare: &mut u64) {
         *spare = spare.saturating_sub(self.circle.len(arc).saturating_sub(self.missing(to)));
         self.circle.give(arc, to);
+    }
+
+    /// How much a shard may be handed.
+    fn room(&self, shard: Holder, spare: u64) -> u64 {
+        let room = self.targets[shard].high.saturating_sub(self.circle.held(shard));
+        room.min(self.missing(shard) + spare)
     }
 
     /// How much a neighbour of an arc may take of it.
@@ -216,12 +225,9 @@ impl Planner {
         if new && missing <= piece / 2 { 0 } else { missing }
     }
 
-    /// What a shard holds above the band. Of less than a position in a thousand it is not relieved: that is what rounding
-    /// may leave, and not worth a token.
+    /// What a shard holds above the band.
     fn excess(&self, shard: Holder) -> u64 {
-        let Target { high, fair, .. } = self.targets[shard];
-        let excess = self.circle.held(shard).saturating_sub(high);
-        if excess > fair / 1_000 { excess } else { 0 }
+        self.circle.held(shard).saturating_sub(self.targets[shard].high)
     }
 
     /// Whether the ring has the tokens it should have, so that it gets no more of them without need.
