@@ -22,19 +22,9 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn ring(config: &Config) -> anyhow::Result<RingSource> {
-    let client = match &config.ring_configmap {
-        Some(_) => Some(
-            kube::Client::try_default()
-                .await
-                .context("preparing to watch the ring's ConfigMap")?,
-        ),
-        None => None,
-    };
-    let source = RingSourceConfig {
-        directory: Some(config.ring_dir.clone()),
-        config_map: config.ring_configmap.clone(),
-        client,
-        first_ring_within: config.ring_timeout,
-    };
+    let (directory, config_map) = (config.ring_dir.clone(), config.ring_configmap.clone());
+    let source = RingSourceConfig::of_program(directory, config_map, config.ring_timeout)
+        .await
+        .context("preparing to watch the ring's ConfigMap")?;
     RingSource::start(source).await.context("waiting for the ring")
 }

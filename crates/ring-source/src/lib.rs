@@ -40,6 +40,30 @@ pub struct RingSourceConfig {
     pub first_ring_within: Duration,
 }
 
+impl RingSourceConfig {
+    /// The places of a program in a pod: the mounted ConfigMap, and the watch on it if it is named, with the client that
+    /// the pod's service account gives.
+    ///
+    /// # Errors
+    /// If the ConfigMap is named and there is no cluster to ask for it.
+    pub async fn of_program(
+        directory: PathBuf,
+        config_map: Option<(String, String)>,
+        first_ring_within: Duration,
+    ) -> Result<Self, kube::Error> {
+        let client = match &config_map {
+            Some(_) => Some(kube::Client::try_default().await?),
+            None => None,
+        };
+        Ok(Self {
+            directory: Some(directory),
+            config_map,
+            client,
+            first_ring_within,
+        })
+    }
+}
+
 /// Keeps the newest good ring up to date, until it is dropped.
 pub struct RingSource {
     ring: watch::Receiver<Arc<Ring>>,

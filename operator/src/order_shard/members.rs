@@ -193,6 +193,8 @@ pub(crate) struct Consensus {
     pub sync_standbys: Vec<String>,
     /// PostgreSQL's system identifier.
     pub system_identifier: Option<String>,
+    /// A member was chosen to make the database; its system identifier is not known yet.
+    pub starting: bool,
     /// A handover is under way.
     pub switchover_pending: bool,
 }
@@ -203,14 +205,15 @@ impl Consensus {
         use super::build::dcs;
         let text = |map: &BTreeMap<String, String>, key: &str| map.get(key).filter(|v| !v.is_empty()).cloned();
         let (leader, sync) = (annotations(dcs::LEADER), annotations(dcs::SYNC));
-        let failover = annotations(dcs::FAILOVER);
+        let (failover, config) = (annotations(dcs::FAILOVER), annotations(dcs::CONFIG));
         Self {
             leader: text(&leader, "leader"),
             sync_leader: text(&sync, "leader"),
             sync_standbys: text(&sync, "sync_standby")
                 .map(|names| names.split(',').map(|name| name.trim().to_owned()).collect())
                 .unwrap_or_default(),
-            system_identifier: text(&annotations(dcs::CONFIG), dcs::INITIALIZE_ANNOTATION),
+            system_identifier: text(&config, dcs::INITIALIZE_ANNOTATION),
+            starting: config.get(dcs::INITIALIZE_ANNOTATION).is_some_and(String::is_empty),
             switchover_pending: text(&failover, "leader").is_some() || text(&failover, "member").is_some(),
         }
     }

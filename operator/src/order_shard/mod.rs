@@ -7,6 +7,7 @@
 
 mod act;
 mod apply_children;
+mod bootstrap;
 mod build;
 mod database;
 mod durability;
@@ -49,6 +50,7 @@ use tracing::{error, warn};
 
 use crate::conditions::made_by_operator;
 use crate::context::Context;
+use bootstrap::StartWatch;
 use database::{Done, Prepared};
 use failover::MasterWatch;
 use patroni_api::PatroniApi;
@@ -72,6 +74,7 @@ pub(crate) struct Shards {
 #[derive(Debug, Default, Clone)]
 struct Memory {
     master: MasterWatch,
+    start: StartWatch,
     database: Option<(Done, Prepared)>,
     /// When Patroni was last given another configuration.
     configured: Option<Instant>,

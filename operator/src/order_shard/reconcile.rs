@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::{Failover, OrderShard};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use tracing::info;
@@ -12,6 +12,7 @@ use tracing::info;
 use super::Shards;
 use super::act::{self, ActError};
 use super::apply_children::apply_children;
+use super::bootstrap::{self, TakeBackError};
 use super::build::labels::names;
 use super::build::{self, Files, dcs};
 use super::database::{self, DatabaseError, Done, Occasion};
@@ -50,6 +51,8 @@ pub(crate) enum ReconcileError {
     Apply(#[from] ApplyError),
     #[error(transparent)]
     Reload(#[from] ReloadError),
+    #[error(transparent)]
+    TakeBack(#[from] TakeBackError),
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error(transparent)]
@@ -138,6 +141,7 @@ async fn converge(
     let files = Files::render(&shard, &credentials.system);
     let replicas = rollout::replicas_now(&view, observed.current_replicas());
     apply(resource, shards, &build::children(&shard, &files, replicas)).await?;
+    free_first_start(resource, shards, &shard, observed).await?;
 
     if let Some(step) = rollout::urgent_step(&view) {
         act::act(shards, resource, observed, &credentials.system, &step).await?;
@@ -234,6 +238,26 @@ async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Childre
     }
     info!(shard = resource.name_any(), ?written, "applied");
     shards.context.tell(resource, "Applied", written.join(", ")).await;
+    Ok(())
+}
+
+/// Takes back the claim of a first start that nobody makes.
+async fn free_first_start(
+    resource: &OrderShard,
+    shards: &Shards,
+    shard: &Shard,
+    observed: &Observed,
+) -> Result<(), ReconcileError> {
+    let abandoned = shards.remember(resource, |memory| {
+        let (consensus, members) = (&observed.consensus, &observed.members);
+        memory.start.look(shard.instances, consensus, members, Instant::now())
+    });
+    let config_maps = shards.context.api::<ConfigMap>(&shard.namespace);
+    let config_map = names::dcs(&shard.name, dcs::CONFIG);
+    if abandoned && bootstrap::take_back(&config_maps, &config_map).await? {
+        let note = "all members waited for one of them to make the database; they may try again";
+        shards.context.warn(resource, "FirstStartFreed", note).await;
+    }
     Ok(())
 }
 

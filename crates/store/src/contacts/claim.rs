@@ -134,25 +134,19 @@ pub(crate) async fn claim(
 
 /// Makes a claim lasting, after its user was written. Best effort: what fails is left to the janitor.
 pub(crate) async fn hold(store: &Store, contact: &Contact, claimant: Claimant) {
-    let change = Change {
-        sql: HOLD,
-        claim: contact.claim_id(),
-        claimant,
-    };
-    if let Err(error) = store.settle(contact, change).await {
-        tracing::warn!(%error, claim = %contact.claim_id(), "a claim stays pending until the janitor comes");
-    }
+    settle_or_leave(store, contact, HOLD, claimant).await;
 }
 
 /// Gives back what this attempt claimed and its user was not written with. Best effort, as [`hold`].
 pub(crate) async fn release_pending(store: &Store, contact: &Contact, claimant: Claimant) {
-    let change = Change {
-        sql: RELEASE_PENDING,
-        claim: contact.claim_id(),
-        claimant,
-    };
-    if let Err(error) = store.settle(contact, change).await {
-        tracing::warn!(%error, claim = %contact.claim_id(), "a claim stays pending until the janitor comes");
+    settle_or_leave(store, contact, RELEASE_PENDING, claimant).await;
+}
+
+/// Changes a pending claim, or leaves it to the janitor.
+async fn settle_or_leave(store: &Store, contact: &Contact, sql: &'static str, claimant: Claimant) {
+    let claim = contact.claim_id();
+    if let Err(error) = store.settle(contact, Change { sql, claim, claimant }).await {
+        tracing::warn!(%error, %claim, "a claim stays pending until the janitor comes");
     }
 }
 
