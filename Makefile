@@ -1,6 +1,7 @@
 # Thin verbs; the logic is crates/xtask. ON=kind or ON=current-context chooses another Kubernetes for up and down.
 
-XTASK = cargo run --release --locked --package xtask --
+# --bin, not --package: cargo then chooses the features of a dependency for the whole workspace, and compiles it once.
+XTASK = cargo run --release --locked --bin xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 .DEFAULT_GOAL := help
@@ -27,7 +28,7 @@ charts: ready ## The charts alone: lint, values, drift, and validation by a clus
 e2e: ready ## End-to-end tests alone, on a cluster left running; ONLY=name for some of them
 	@$(XTASK) e2e $(ONLY)
 
-servers: ready ## A PostgreSQL and a RabbitMQ for `cargo test -p`, until Ctrl-C
+servers: ready ## A PostgreSQL with a replica and a RabbitMQ for `cargo test -p`, until Ctrl-C
 	@$(XTASK) servers
 
 bench: ready ## The benchmarks

@@ -51,7 +51,7 @@ async fn a_program_that_is_not_ready_says_why_and_is_alive_all_the_same() {
     assert_eq!(fetch(router, "/livez").await, (StatusCode::OK, "ok".into()));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_check_that_hangs_has_failed() {
     let readiness = Readiness::default().with_check("database", std::future::pending::<Result<(), String>>);
     let (status, body) = fetch(with(readiness), "/readyz").await;

@@ -19,8 +19,10 @@ pub(crate) struct Programs;
 /// Builds the programs of the images.
 pub(crate) fn build_programs(stage: &Stage, workspace: &Workspace) -> Result<Programs> {
     let mut build = command(workspace, "build");
-    build.args(["--release", "--locked", "--bins"]);
-    build.args(PROGRAMS.iter().flat_map(|name| ["--package", name]));
+    // Without --package: cargo chooses the features of a dependency for the whole workspace, here and for the tests alike,
+    // and compiles it once.
+    build.args(["--release", "--locked"]);
+    build.args(PROGRAMS.iter().flat_map(|name| ["--bin", name]));
     stage.run(&mut build)?;
     Ok(Programs)
 }

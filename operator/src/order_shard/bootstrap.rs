@@ -146,7 +146,7 @@ mod tests {
         };
         assert!(!after_patience(&claimed(), &[one.clone(), silent]));
         // A member that is not seen may be the one.
-        assert!(!after_patience(&claimed(), &[one.clone()]));
+        assert!(!after_patience(&claimed(), std::slice::from_ref(&one)));
         assert!(!after_patience(&Consensus::default(), &[one.clone(), two.clone()]));
         let led = Consensus {
             leader: Some("shop-0-0".to_owned()),
@@ -158,7 +158,10 @@ mod tests {
     #[test]
     fn the_wait_begins_anew_when_somebody_was_seen_working() {
         let (mut watch, start) = (StartWatch::default(), Instant::now());
-        let works = [member(0, "initializing new cluster", "uninitialized"), waiting()[1].clone()];
+        let works = [
+            member(0, "initializing new cluster", "uninitialized"),
+            waiting()[1].clone(),
+        ];
         assert!(!watch.look(2, &claimed(), &waiting(), start));
         assert!(!watch.look(2, &claimed(), &works, start + PATIENCE / 2));
         assert!(!watch.look(2, &claimed(), &waiting(), start + PATIENCE));

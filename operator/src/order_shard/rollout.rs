@@ -85,7 +85,7 @@ impl View<'_> {
         let named = |m: &Member| Some(Some(m.name.clone()));
         let fits = |m: &&Member| m.is_streaming() && eligible(m);
         match self.commit {
-            Commit::Quorum { .. } if self.replicas().all(|m| eligible(m)) => Some(None),
+            Commit::Quorum { .. } if self.replicas().all(&eligible) => Some(None),
             Commit::Asynchronous => self.replicas().find(fits).and_then(named),
             Commit::Synchronous { .. } | Commit::Quorum { .. } => self
                 .replicas()

@@ -1,6 +1,9 @@
 //! The API as its clients meet it: whole requests through the whole router. What needs shards runs against real ones,
 //! databases of the PostgreSQL that `RINGWRIGHT_TEST_POSTGRES` names.
 
+// The whole crate is a test; the lint only knows functions marked as one.
+#![allow(clippy::unwrap_used)]
+
 mod batches;
 mod description;
 mod idempotency;

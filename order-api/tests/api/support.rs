@@ -75,7 +75,7 @@ impl Api {
         let files = files();
         // A port of this machine on which nothing listens.
         let shard = shard(0, "127.0.0.1:9");
-        let tokens = Tokens::from_ranges([(Range::ALL, Ordinal(0))].into_iter()).unwrap();
+        let tokens = Tokens::from_ranges([(Range::ALL, Ordinal(0))]).unwrap();
         let ring = Arc::new(Ring::new(Epoch(1), vec![shard], tokens).unwrap());
         let mut config = StoreConfig::new("order-api-test", files.path().join("database"));
         config.write_deadline = Duration::from_millis(300);

@@ -256,11 +256,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`], and what every write can meet; after any error, do not send.
     pub async fn begin_sending(&self, lease: &Lease) -> Result<(), StoreError> {
-        Ok(self
-            .inner
-            .write(Place::Key(lease.id.uuid()), Begin(*lease))
-            .await?
-            .value)
+        self.inner.write(Place::Key(lease.id.uuid()), Begin(*lease)).await?;
+        Ok(())
     }
 
     /// Records how the sending ended and gives the lease back. Its time limit does not count here: an answer that comes
@@ -270,6 +267,7 @@ impl Store {
     /// [`StoreError::LeaseLost`], and what every write can meet.
     pub async fn record_outcome(&self, lease: &Lease, outcome: SendOutcome) -> Result<(), StoreError> {
         let place = Place::Key(lease.id.uuid());
-        Ok(self.inner.write(place, End { lease: *lease, outcome }).await?.value)
+        self.inner.write(place, End { lease: *lease, outcome }).await?;
+        Ok(())
     }
 }

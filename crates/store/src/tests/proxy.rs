@@ -115,7 +115,7 @@ async fn pass(mut client: TcpStream, upstream: &str, database: &str, faults: &Fa
                 to_server.write_all(message).await?;
                 if commit && takes_one(&faults.cut_commits) {
                     // The server answers, so it has committed.
-                    from_server.read(&mut down).await?;
+                    let _answer = from_server.read(&mut down).await?;
                     return Ok(());
                 }
             }

@@ -1,11 +1,11 @@
-//! Reads from a physical replica. Run by hand, since the test server has none:
-//! `RINGWRIGHT_TEST_REPLICA=127.0.0.1:5433 cargo test -p store -- --ignored`, a replica of the server in
+//! Reads from a physical replica: `RINGWRIGHT_TEST_REPLICA` is the `host:port` of a replica of the server in
 //! `RINGWRIGHT_TEST_POSTGRES` that streams under the `application_name` 127 (the first label of a proxy's address).
 
 use std::time::{Duration, Instant};
 
 use ring::Ordinal;
 use sqlx::Connection;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::orders::{new_order, order_of, render_order};
 use super::proxy::Proxy;
@@ -13,9 +13,21 @@ use super::shards::{Shards, eventually, key, run, server};
 use crate::store::MemberRole;
 use crate::{ReadAt, ReadRace, ReadTokens};
 
-async fn pair() -> (Shards, Proxy, sqlx::PgConnection) {
-    let replica =
-        std::env::var("RINGWRIGHT_TEST_REPLICA").expect("RINGWRIGHT_TEST_REPLICA must be a replica's host:port");
+/// There is one replica, and one of the tests makes it wait.
+static REPLICA: Mutex<()> = Mutex::const_new(());
+
+struct Pair {
+    shards: Shards,
+    /// A connection to the replica itself.
+    replica: sqlx::PgConnection,
+    _proxy: Proxy,
+    _alone: MutexGuard<'static, ()>,
+}
+
+async fn pair() -> Pair {
+    let alone = REPLICA.lock().await;
+    let replica = std::env::var("RINGWRIGHT_TEST_REPLICA")
+        .expect("RINGWRIGHT_TEST_REPLICA must be a replica's host:port (`make servers` starts one)");
     let mut shards = Shards::start(1).await;
     let database: String = shards.scalar(Ordinal(0), "SELECT current_database()::text").await;
     let proxy = Proxy::start(replica.clone(), database.clone()).await;
@@ -30,7 +42,12 @@ async fn pair() -> (Shards, Proxy, sqlx::PgConnection) {
             .any(|member| member.role == MemberRole::Replica)
     })
     .await;
-    (shards, proxy, sqlx::PgConnection::connect_with(&control).await.unwrap())
+    Pair {
+        shards,
+        replica: sqlx::PgConnection::connect_with(&control).await.unwrap(),
+        _proxy: proxy,
+        _alone: alone,
+    }
 }
 
 fn raced(tokens: &ReadTokens) -> ReadAt {
@@ -41,12 +58,12 @@ fn raced(tokens: &ReadTokens) -> ReadAt {
 }
 
 #[tokio::test]
-#[ignore = "needs RINGWRIGHT_TEST_REPLICA"]
 async fn every_read_sees_its_own_write_whoever_answers_and_replicas_answer_too() {
-    let (shards, _proxy, mut replica) = pair().await;
+    let mut pair = pair().await;
+    let shards = &pair.shards;
     let user = shards.create_user().await;
     let reads = "SELECT coalesce(sum(xact_commit), 0)::bigint FROM pg_stat_database WHERE datname = current_database()";
-    let before: i64 = sqlx::query_scalar(reads).fetch_one(&mut replica).await.unwrap();
+    let before: i64 = sqlx::query_scalar(reads).fetch_one(&mut pair.replica).await.unwrap();
     for _ in 0..200 {
         let written = shards
             .store
@@ -65,17 +82,17 @@ async fn every_read_sees_its_own_write_whoever_answers_and_replicas_answer_too()
             assert!(read.token.lsn >= written.token.lsn);
         }
     }
-    let asked: i64 = sqlx::query_scalar(reads).fetch_one(&mut replica).await.unwrap();
+    let asked: i64 = sqlx::query_scalar(reads).fetch_one(&mut pair.replica).await.unwrap();
     assert!(asked > before, "the replica was never asked");
-    shards.end().await;
+    pair.shards.end().await;
 }
 
 #[tokio::test]
-#[ignore = "needs RINGWRIGHT_TEST_REPLICA"]
 async fn a_replica_that_does_not_replay_leaves_newer_tokens_to_the_master() {
-    let (shards, _proxy, mut replica) = pair().await;
+    let mut pair = pair().await;
+    let shards = &pair.shards;
     let user = shards.create_user().await;
-    run(&mut replica, "SELECT pg_wal_replay_pause()").await;
+    run(&mut pair.replica, "SELECT pg_wal_replay_pause()").await;
     let written = shards
         .store
         .create_order(key(), new_order(user), render_order)
@@ -91,19 +108,25 @@ async fn a_replica_that_does_not_replay_leaves_newer_tokens_to_the_master() {
             .unwrap();
         assert!(read.value.is_some());
     }
-    run(&mut replica, "SELECT pg_wal_replay_resume()").await;
-    shards.end().await;
+    run(&mut pair.replica, "SELECT pg_wal_replay_resume()").await;
+    pair.shards.end().await;
 }
 
 #[tokio::test]
-#[ignore = "needs RINGWRIGHT_TEST_REPLICA"]
 async fn while_nobody_writes_heartbeats_keep_the_replica_able_to_answer() {
-    let (shards, _proxy, _replica) = pair().await;
+    let pair = pair().await;
+    let shards = &pair.shards;
     let user = shards.create_user().await;
+    // Other tests' writes on this server keep the replica fresh as well: the first heartbeat comes when they are quiet.
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while shards.total("SELECT count(*) FROM ringwright.heartbeat").await == 0 {
+        assert!(Instant::now() < deadline, "no heartbeat came");
+        shards.store.get_user(user, &ReadAt::default()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let shard = shards.store.inner.shard(Ordinal(0)).unwrap();
-    let until = Instant::now() + Duration::from_secs(4);
     let (mut looks, mut able) = (0, 0);
-    while Instant::now() < until {
+    while looks < 150 {
         shards.store.get_user(user, &ReadAt::default()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         let view = shard.view.borrow();
@@ -115,6 +138,5 @@ async fn while_nobody_writes_heartbeats_keep_the_replica_able_to_answer() {
         able += u32::from(ages.min().is_some_and(|age| age < Duration::from_secs(1)));
     }
     assert!(able * 10 > looks * 9, "{able} of {looks}");
-    assert!(shards.total("SELECT count(*) FROM ringwright.heartbeat").await > 0);
-    shards.end().await;
+    pair.shards.end().await;
 }

@@ -1,4 +1,4 @@
-//! A PostgreSQL and a RabbitMQ for the tests that need no cluster: those of our images, on loopback, thrown away after.
+//! A PostgreSQL with a replica and a RabbitMQ for the tests that need no cluster: those of our images, on loopback, thrown away after.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -25,6 +25,7 @@ const AMQP_GREETING: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
 #[derive(Debug)]
 pub(crate) struct Servers {
     postgres: Server,
+    replica: Server,
     rabbitmq: Server,
 }
 
@@ -36,20 +37,25 @@ struct Server {
 }
 
 impl Servers {
-    /// Starts both and waits until they answer.
+    /// Starts all and waits until they answer.
     pub(crate) fn start(stage: &Stage, images: &Images) -> Result<Self> {
         let store = images.store();
         let logs = stage.log_path().parent().context("the log has no folder")?.to_owned();
-        let root = store.mount(stage, "test-postgres", images.stored("postgres")?)?;
-        let postgres = start_postgres(&root, &logs.join("postgres.log"))?;
+        let postgres_root = store.mount(stage, "test-postgres", images.stored("postgres")?)?;
+        let mut postgres = start_postgres(&postgres_root, &logs.join("postgres.log"))?;
         let root = store.mount(stage, "test-rabbitmq", images.stored("rabbitmq")?)?;
         let rabbitmq = start_rabbitmq(&root, &logs.join("rabbitmq.log"))?;
-        let mut servers = Self { postgres, rabbitmq };
-        servers.postgres.wait_until("PostgreSQL answers", postgres_answers)?;
+        postgres.wait_until("PostgreSQL answers", postgres_answers)?;
+        let mut servers = Self {
+            replica: start_replica(&postgres_root, &logs.join("replica.log"), postgres.port)?,
+            postgres,
+            rabbitmq,
+        };
+        servers.replica.wait_until("the replica answers", postgres_answers)?;
         servers.rabbitmq.wait_until("RabbitMQ answers", rabbitmq_answers)?;
         stage.note(format!(
-            "PostgreSQL on port {}, RabbitMQ on port {}",
-            servers.postgres.port, servers.rabbitmq.port
+            "PostgreSQL on port {}, its replica on {}, RabbitMQ on {}",
+            servers.postgres.port, servers.replica.port, servers.rabbitmq.port
         ));
         Ok(servers)
     }
@@ -58,19 +64,25 @@ impl Servers {
     pub(crate) fn environment(&self) -> Environment {
         let postgres = format!("postgres://postgres@127.0.0.1:{}/postgres", self.postgres.port);
         let amqp = format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.rabbitmq.port);
-        Environment::from([("RINGWRIGHT_TEST_POSTGRES", postgres), ("RINGWRIGHT_TEST_AMQP", amqp)])
+        let replica = format!("127.0.0.1:{}", self.replica.port);
+        Environment::from([
+            ("RINGWRIGHT_TEST_POSTGRES", postgres),
+            ("RINGWRIGHT_TEST_REPLICA", replica),
+            ("RINGWRIGHT_TEST_AMQP", amqp),
+        ])
     }
 
-    /// Returns when one of them ends, which neither does by itself.
+    /// Returns when one of them ends, which none does by itself.
     pub(crate) fn wait(&mut self) -> Result<()> {
         loop {
             self.postgres.still_runs("serving tests")?;
+            self.replica.still_runs("serving tests")?;
             self.rabbitmq.still_runs("serving tests")?;
             thread::sleep(Duration::from_secs(1));
         }
     }
 
-    /// Ends both and throws away what they wrote.
+    /// Ends all and throws away what they wrote.
     pub(crate) fn stop(self, stage: &Stage, store: &Store) -> Result<()> {
         drop(self);
         store.unmount(stage)
@@ -87,16 +99,29 @@ fn start_postgres(root: &Path, log: &Path) -> Result<Server> {
             -c wal_level=logical -c fsync=off -c max_connections=300 -c shared_buffers=128MB \\
             -c max_replication_slots=50 -c max_wal_senders=50 -c max_worker_processes=50"
     );
+    run_postgres(root, &script, log, port)
+}
+
+/// A standby of the PostgreSQL at `master`, in the same file system. It streams under the name that the store gives to a
+/// member at 127.0.0.1.
+fn start_replica(root: &Path, log: &Path, master: u16) -> Result<Server> {
+    let port = free_port()?;
+    let script = format!(
+        "set -e
+        pg_basebackup --dbname 'host=127.0.0.1 port={master} user=postgres application_name=127' \\
+            --checkpoint fast --write-recovery-conf --pgdata /tmp/replica
+        exec postgres -D /tmp/replica -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=/tmp \\
+            -c fsync=off -c max_connections=300 -c shared_buffers=64MB -c max_replication_slots=50 \\
+            -c max_wal_senders=50 -c max_worker_processes=50"
+    );
+    run_postgres(root, &script, log, port)
+}
+
+fn run_postgres(root: &Path, script: &str, log: &Path, port: u16) -> Result<Server> {
     let path = "/usr/lib/postgresql/17/bin:/usr/bin:/bin";
-    let child = run_in(
-        root,
-        POSTGRES_USER,
-        &script,
-        &[("PATH", path), ("HOME", "/tmp"), ("LANG", "C.UTF-8")],
-        log,
-    )?;
+    let variables = [("PATH", path), ("HOME", "/tmp"), ("LANG", "C.UTF-8")];
     Ok(Server {
-        child,
+        child: run_in(root, POSTGRES_USER, script, &variables, log)?,
         port,
         log: log.to_owned(),
     })
