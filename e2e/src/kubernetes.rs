@@ -119,14 +119,17 @@ impl Kubernetes {
         .await
     }
 
-    /// Kills a pod's containers at once, as a crash of its machine would.
+    /// A pod dies and is gone: its processes get no chance to say anything, and another pod takes its place. Returns how
+    /// many processes it had.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<()> {
-        let now = DeleteParams::default().grace_period(0);
-        self.objects::<Pod>(namespace).delete(name, &now).await?;
-        Ok(())
+    pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<usize> {
+        let pods = self.objects::<Pod>(namespace);
+        let uid = pods.get(name).await?.uid().context("a pod without uid")?;
+        let processes = self.cluster.crash_pod(&uid)?;
+        pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
+        Ok(processes)
     }
 
     /// Prints what a person would look at first.

@@ -35,6 +35,17 @@ pub(crate) fn command(workspace: &Workspace, subcommand: &str) -> Command {
     command
         .env("CARGO_TARGET_DIR", workspace.target())
         .env("CARGO_TERM_COLOR", "never");
+    // What `cargo run` told this program about itself. Build scripts that look at these would run again, and everything
+    // above them be compiled again, each time a person's own cargo and this one take turns.
+    for (name, _) in std::env::vars_os() {
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_"].iter();
+        if ours
+            .into_iter()
+            .any(|prefix| name.to_string_lossy().starts_with(prefix))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

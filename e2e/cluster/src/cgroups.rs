@@ -1,5 +1,6 @@
 //! Each node's containers live under a cgroup of the node's own, in every hierarchy the machine has.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,6 +38,38 @@ pub(crate) fn remove(name: &str) -> Result<()> {
                 return Err(Error::io("removing the cgroup", &group)(error));
             }
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
+}
+
+/// The processes in the cgroups below `name` that belong to the pod of that uid.
+pub(crate) fn processes_of_pod(name: &str, uid: &str) -> Result<BTreeSet<i32>> {
+    let mut found = BTreeSet::new();
+    for hierarchy in hierarchies()? {
+        let group = hierarchy.path.join(name);
+        // Containers come and go while this looks; what has gone needs no look.
+        let _ = collect(&group, &format!("pod{uid}"), false, &mut found);
+    }
+    Ok(found)
+}
+
+/// Adds the processes of `group` and those below, once a folder's name has told that the pod begins there.
+fn collect(group: &Path, pod: &str, inside: bool, found: &mut BTreeSet<i32>) -> std::io::Result<()> {
+    let inside = inside || group.file_name().is_some_and(|name| name.to_string_lossy() == pod);
+    if inside {
+        let processes = fs::read_to_string(group.join("cgroup.procs"))?;
+        found.extend(
+            processes
+                .lines()
+                .filter_map(|line| line.parse::<i32>().ok())
+                .filter(|pid| *pid > 1),
+        );
+    }
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            let _ = collect(&entry.path(), pod, inside, found);
         }
     }
     Ok(())
@@ -99,5 +132,24 @@ mod tests {
             cpuset,
         });
         assert_eq!(parse(hybrid), expected);
+    }
+
+    #[test]
+    fn a_pod_s_processes_are_those_of_its_containers_and_of_no_other_pod() {
+        let node = tempfile::tempdir().unwrap();
+        for (group, processes) in [
+            ("kubepods", ""),
+            ("kubepods/poda-1", ""),
+            ("kubepods/poda-1/sandbox", "7\n"),
+            ("kubepods/poda-1/container", "8\n9\n"),
+            ("kubepods/poda-12/container", "10\n"),
+        ] {
+            let group = node.path().join(group);
+            fs::create_dir_all(&group).unwrap();
+            fs::write(group.join("cgroup.procs"), processes).unwrap();
+        }
+        let mut found = BTreeSet::new();
+        collect(node.path(), "poda-1", false, &mut found).unwrap();
+        assert_eq!(found, BTreeSet::from([7, 8, 9]));
     }
 }

@@ -1,11 +1,15 @@
 //! A running cluster: kubectl, helm, images and its nodes.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::command::{run, run_with_input};
 use crate::configuration::Setting;
@@ -230,6 +234,25 @@ impl Cluster {
     /// When the link refuses.
     pub fn restore_node(&self, node: NodeName) -> Result<()> {
         network::connect(self.setting.plan, node, true)
+    }
+
+    /// Ends every process of a pod at once with SIGKILL, wherever it runs, as a crash would: nothing is told beforehand.
+    /// Kubernetes notices, and does what it does about crashed containers. Returns how many processes there were: none if
+    /// the pod does not run yet.
+    ///
+    /// # Errors
+    /// When the cgroups cannot be read.
+    pub fn crash_pod(&self, uid: &str) -> Result<usize> {
+        let mut processes = BTreeSet::new();
+        for node in NodeName::all() {
+            let scope = self.setting.plan.node_scope(node);
+            processes.extend(cgroups::processes_of_pod(&scope, uid)?);
+        }
+        for process in &processes {
+            // One that has ended meanwhile is as good as killed.
+            let _ = kill(Pid::from_raw(*process), Signal::SIGKILL);
+        }
+        Ok(processes.len())
     }
 
     /// Waits until Kubernetes calls all three nodes Ready.

@@ -103,7 +103,7 @@ pub fn install(progress: &Progress) -> Result<()> {
 }
 
 /// The Go command: from PATH, or from where its own installer puts it.
-pub(crate) fn go() -> Option<PathBuf> {
+pub fn go() -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     find_in(&path, "go").or_else(|| find_in("/usr/local/go/bin:/usr/lib/go/bin", "go"))
 }

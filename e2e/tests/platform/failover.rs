@@ -7,6 +7,7 @@ use crds::OrderShard;
 use e2e::api::{Customer, two_teapots};
 use e2e::platform::{CLUSTER, await_ready};
 use e2e::{Platform, await_condition, database, eventually};
+use kube::ResourceExt;
 
 #[tokio::test]
 async fn a_killed_master_fails_over_and_orders_go_on() -> Result<()> {
@@ -20,7 +21,8 @@ async fn a_killed_master_fails_over_and_orders_go_on() -> Result<()> {
     await_synchronous(&platform, &shard).await?;
 
     let killed = database::master(kubernetes, namespace, &shard).await?;
-    kubernetes.kill_pod(namespace, &killed.pod).await?;
+    let processes = kubernetes.kill_pod(namespace, &killed.pod).await?;
+    ensure!(processes > 1, "{} did not run", killed.pod);
     // A repeat under its key is the same order, however the first attempt ended.
     for attempt in 0..20 {
         let path = format!("/v1/users/{user}/orders");
@@ -52,6 +54,36 @@ async fn a_killed_master_fails_over_and_orders_go_on() -> Result<()> {
         || async { Ok(shards.get(&shard).await?.status.and_then(|status| status.last_failover)) },
     )
     .await?;
+    Ok(())
+}
+
+/// A base backup that was cut off leaves a directory that Patroni would not touch.
+#[tokio::test]
+async fn a_replica_whose_first_copy_was_cut_off_is_copied_again() -> Result<()> {
+    let platform = Platform::shared().await?;
+    let (kubernetes, namespace) = (&platform.kubernetes, &platform.namespace);
+    await_ready(kubernetes, namespace, CLUSTER).await?;
+    let replicas = kubernetes
+        .pods(namespace, "ringwright.dev/shard=shop-2,ringwright.dev/role=replica")
+        .await?;
+    let replica = replicas.first().context("shard shop-2 has no replica")?.name_any();
+    // What pg_basebackup has written before its end: the label first, the control file last.
+    let cut_off = "cd /var/lib/postgresql/17/data && rm global/pg_control && touch backup_label";
+    kubernetes
+        .cluster
+        .kubectl(["exec", "-n", namespace, &replica, "--", "sh", "-c", cut_off])?;
+    kubernetes.kill_pod(namespace, &replica).await?;
+    await_condition("the replica to leave", Duration::from_secs(60), || async {
+        let shard = kubernetes.objects::<OrderShard>(namespace).get("shop-2").await?;
+        let status = shard.status.unwrap_or_default();
+        Ok(status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.status == "False")
+            .then_some(()))
+    })
+    .await?;
+    await_ready(kubernetes, namespace, CLUSTER).await?;
     Ok(())
 }
 

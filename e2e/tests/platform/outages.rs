@@ -18,6 +18,7 @@ async fn while_the_broker_is_away_orders_are_accepted_and_every_message_arrives_
     let api = platform.api().await?;
 
     scale_broker(&platform, 0).await?;
+    kubernetes.kill_pod(namespace, "ringwright-rabbitmq-0").await?;
     await_condition("the broker to go", Duration::from_secs(90), || async {
         let pods = kubernetes
             .pods(namespace, "app.kubernetes.io/name=ringwright-rabbitmq")

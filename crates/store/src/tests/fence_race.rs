@@ -51,7 +51,7 @@ const ONE_STATEMENT: &str = "CREATE OR REPLACE FUNCTION ringwright.fence_contact
         RETURN NEW;
     END $$";
 
-/// Seconds of wall time a race may take; enough for hundreds of freezes on a busy machine.
+/// A race goes on at least this long: enough for hundreds of freezes.
 const RACE: Duration = Duration::from_secs(4);
 /// A busy machine gets longer, to freeze this often.
 const FEWEST_FREEZES: u64 = 100;

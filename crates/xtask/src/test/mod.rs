@@ -1,6 +1,7 @@
 //! `make test`: everything that must hold. `make check` is its quick part.
 
 mod charts;
+mod golang;
 mod libtest;
 mod lints;
 mod servers;
@@ -58,6 +59,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     let tools = run.stage("kubernetes tools", ready, |stage, _| {
         Ok(tools::build(&stage.progress())?)
     });
+    run.stage("Go tests", ready, |stage, ready| golang::test(stage, workspace, ready));
     let place = run.stage("cluster", tools.as_ref(), |stage, tools| {
         start_afresh(stage, tools, &instance)
     });
