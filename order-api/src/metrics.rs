@@ -80,7 +80,7 @@ pub struct Metrics {
     /// Epoch of the ring in use.
     pub ring_epoch: Gauge,
     /// Rings that were refused, for a wrong digest, format or epoch.
-    pub ring_refused: Gauge,
+    pub ring_refused: Counter,
     /// What the janitors did.
     pub janitors: Family<JanitorLabels, Counter>,
     /// Open connections.
@@ -98,7 +98,7 @@ impl Default for Metrics {
             outbox_events: Family::default(),
             outbox_oldest: Family::default(),
             ring_epoch: Gauge::default(),
-            ring_refused: Gauge::default(),
+            ring_refused: Counter::default(),
             janitors: Family::default(),
             connections: Gauge::default(),
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use broker::{Publisher, PublisherConfig};
@@ -198,9 +199,8 @@ async fn show_ring(ring: &RingSource, metrics: &Metrics) {
         let status = ring.status();
         let epoch = status.epoch.map_or(0, |epoch| epoch.get());
         metrics.ring_epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
-        metrics
-            .ring_refused
-            .set(i64::try_from(status.refused).unwrap_or(i64::MAX));
+        // The source counts; this shows its count.
+        metrics.ring_refused.inner().store(status.refused, Ordering::Relaxed);
         if last.replace(epoch) != Some(epoch) {
             tracing::info!(epoch, "the ring in use");
         }

@@ -166,7 +166,10 @@ async fn counts(kubernetes: &Kubernetes) -> Result<(u64, u64)> {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum::<f64>() as u64
     };
-    Ok((sum("operator_api_writes_total"), sum("operator_reconciles_total")))
+    Ok((
+        sum("ringwright_operator_api_writes_total"),
+        sum("ringwright_operator_reconciles_total"),
+    ))
 }
 
 /// Versions of all that the operator writes. Patroni's own objects change by Patroni's hand, so they are left out.

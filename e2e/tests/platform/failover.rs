@@ -73,16 +73,16 @@ async fn a_replica_whose_first_copy_was_cut_off_is_copied_again() -> Result<()> 
         .cluster
         .kubectl(["exec", "-n", namespace, &replica, "--", "sh", "-c", cut_off])?;
     kubernetes.kill_pod(namespace, &replica).await?;
-    await_condition("the replica to leave", Duration::from_secs(60), || async {
-        let shard = kubernetes.objects::<OrderShard>(namespace).get("shop-2").await?;
-        let status = shard.status.unwrap_or_default();
-        Ok(status
-            .conditions
-            .iter()
-            .any(|c| c.type_ == "Ready" && c.status == "False")
-            .then_some(()))
-    })
-    .await?;
+    for ready in ["False", "True"] {
+        let what = format!("shop-2 to be Ready={ready}");
+        await_condition(&what, Duration::from_secs(180), || async {
+            let shard = kubernetes.objects::<OrderShard>(namespace).get("shop-2").await?;
+            let conditions = shard.status.unwrap_or_default().conditions;
+            let found = conditions.iter().any(|c| c.type_ == "Ready" && c.status == ready);
+            Ok(found.then_some(()))
+        })
+        .await?;
+    }
     await_ready(kubernetes, namespace, CLUSTER).await?;
     Ok(())
 }

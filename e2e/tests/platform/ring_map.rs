@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::api::Customer;
 use e2e::platform::{CLUSTER, await_ready};
-use e2e::{Platform, await_condition};
+use e2e::{Platform, await_condition, kubernetes};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 async fn a_damaged_ring_is_refused_by_the_programs_and_repaired_by_the_operator() -> Result<()> {
     let platform = Platform::shared().await?;
     let api = platform.api().await?;
-    let before = epoch(&platform).await?;
+    let (before, refused_before) = (epoch(&platform).await?, refused(&platform).await?);
     let rings = platform.kubernetes.objects::<ConfigMap>(&platform.namespace);
     let lie = json!({"binaryData": {"tokens": "AAAAAQAA"}});
     rings
@@ -33,6 +33,10 @@ async fn a_damaged_ring_is_refused_by_the_programs_and_repaired_by_the_operator(
     })
     .await?;
     ensure!(epoch(&platform).await? >= before, "the ring went back");
+    await_condition("the API to count its refusal", DEADLINE, || async {
+        Ok((refused(&platform).await? > refused_before).then_some(()))
+    })
+    .await?;
     let served = api.get("/v1/ring").await?.success()?;
     ensure!(
         served["shards"].as_array().is_some_and(|shards| shards.len() == 3),
@@ -67,6 +71,25 @@ async fn a_deleted_ring_comes_back_with_the_ranges_the_shards_own() -> Result<()
     );
     await_ready(&platform.kubernetes, &platform.namespace, CLUSTER).await?;
     Ok(())
+}
+
+/// Rings that the API's pods have refused, as their metrics tell.
+async fn refused(platform: &Platform) -> Result<u64> {
+    let selector = "app.kubernetes.io/name=ringwright-order-api";
+    let mut sum = 0;
+    for pod in platform.kubernetes.pods(&platform.namespace, selector).await? {
+        let address = kubernetes::address(&pod).context("a pod without address")?;
+        let metrics = reqwest::get(format!("http://{address}:9000/metrics"))
+            .await?
+            .text()
+            .await?;
+        let name = "ringwright_order_api_ring_refused_total ";
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+        sum += value
+            .with_context(|| format!("no {name}in {metrics}"))?
+            .parse::<u64>()?;
+    }
+    Ok(sum)
 }
 
 fn ring_name() -> String {
