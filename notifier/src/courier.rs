@@ -151,10 +151,18 @@ impl Courier {
                 Err(error) => error,
             };
             let Some(wait) = error.retry_after().filter(|_| began.elapsed() < RECORD_LIMIT) else {
-                error!(channel = self.channel, %error, "could not record what came of a sending, it will be unknown");
+                error!(
+                    channel = self.channel,
+                    error = telemetry::chain(&error),
+                    "could not record what came of a sending, it will be unknown"
+                );
                 return Err(error);
             };
-            warn!(channel = self.channel, %error, "recording what came of a sending again");
+            warn!(
+                channel = self.channel,
+                error = telemetry::chain(&error),
+                "recording what came of a sending again"
+            );
             sleep(wait.max(Duration::from_millis(200))).await;
         }
     }

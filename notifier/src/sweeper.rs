@@ -44,7 +44,7 @@ impl Sweeper {
                 }
                 if let Err(error) = self.sweep(shard, &stop).await {
                     self.metrics.swept("failed", 1);
-                    warn!(shard = %shard, %error, "could not look for messages that were left behind");
+                    warn!(shard = %shard, error = telemetry::chain(&error), "could not look for messages that were left behind");
                 }
             }
         }
@@ -71,7 +71,9 @@ impl Sweeper {
                 }
                 // Told by the courier already.
                 Ok(Settled::TryAgain { .. }) => {}
-                Err(error) => warn!(shard = %shard, %error, "a message that was left queued stays so"),
+                Err(error) => {
+                    warn!(shard = %shard, error = telemetry::chain(&error), "a message that was left queued stays so")
+                }
             }
         }
         Ok(())

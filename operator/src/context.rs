@@ -89,7 +89,12 @@ impl Context {
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, about).await {
-            warn!(reason, about = about.name.as_deref(), %error, "could not write an event");
+            warn!(
+                reason,
+                about = about.name.as_deref(),
+                error = telemetry::chain(&error),
+                "could not write an event"
+            );
         }
     }
 }

@@ -17,6 +17,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use telemetry::chain;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -85,7 +86,7 @@ impl Election {
                         told = Some(holder);
                     }
                 }
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "could not ask for the Lease"),
+                Err(error) => warn!(error = chain(&error), "could not ask for the Lease"),
             }
             stop.run_until_cancelled(sleep(PERIOD)).await;
         }
@@ -111,7 +112,7 @@ impl Election {
                     warn!(holder, "another operator took the Lease");
                     break;
                 }
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "could not renew the Lease"),
+                Err(error) => warn!(error = chain(&error), "could not renew the Lease"),
             }
             if renewed.elapsed() >= RENEW_DEADLINE {
                 warn!("the Lease could not be renewed in time");
@@ -137,7 +138,7 @@ impl Election {
         };
         match timeout(PERIOD, given_up).await {
             Ok(Ok(())) => info!("gave the Lease up"),
-            Ok(Err(error)) => warn!(%error, "could not give the Lease up; it ends by itself"),
+            Ok(Err(error)) => warn!(error = chain(&error), "could not give the Lease up; it ends by itself"),
             Err(_) => warn!("could not give the Lease up in time; it ends by itself"),
         }
     }

@@ -30,7 +30,7 @@ pub async fn settle_claims(store: Store, metrics: Arc<Metrics>, shard: Ordinal) 
                 tracing::info!(%shard, held = settled.held, released = settled.released, "settled abandoned claims");
             }
         }
-        Err(error) => tracing::warn!(%error, %shard, "cannot settle claims"),
+        Err(error) => tracing::warn!(error = telemetry::chain(&error), %shard, "cannot settle claims"),
     }
     CLAIMS_EVERY
 }
@@ -52,7 +52,7 @@ pub async fn sweep_keys(store: Store, metrics: Arc<Metrics>, shard: Ordinal) -> 
             }
         }
         Err(error) => {
-            tracing::warn!(%error, %shard, "cannot sweep idempotency keys");
+            tracing::warn!(error = telemetry::chain(&error), %shard, "cannot sweep idempotency keys");
             KEYS_EVERY
         }
     }

@@ -15,12 +15,14 @@
 //! # }
 //! ```
 
+mod chain;
 mod health;
 mod logging;
 mod metrics;
 mod server;
 mod shutdown;
 
+pub use chain::chain;
 pub use health::{Readiness, Report};
 pub use logging::{LogFormat, LoggingError, UnknownLogFormat, init};
 pub use metrics::{LATENCY_BUCKETS, latency_histogram, registry};

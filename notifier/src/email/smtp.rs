@@ -111,7 +111,7 @@ impl Smtp {
         let mut line = match self.line().await {
             Ok(line) => line,
             Err(error) => {
-                warn!(%error, "no connection to the mail server");
+                warn!(error = telemetry::chain(&error), "no connection to the mail server");
                 return Handover::NotTaken(Reason::new("connect", error.to_string()));
             }
         };

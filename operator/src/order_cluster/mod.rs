@@ -33,6 +33,7 @@ use kube::{
         watcher,
     },
 };
+use telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -104,7 +105,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         .run(reconcile, retry, operator)
         .for_each(|result| async move {
             if let Err(error) = result {
-                debug!(error = &error as &dyn std::error::Error, "reconcile failed");
+                debug!(error = chain(&error), "reconcile failed");
             }
         })
         .await;
@@ -197,17 +198,6 @@ fn retry(resource: Arc<OrderCluster>, error: &Error, operator: Arc<Operator>) ->
         "could not reconcile"
     );
     Action::requeue(wait)
-}
-
-/// An error with what lies under it, for people.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(under) = source {
-        text = format!("{text}: {under}");
-        source = under.source();
-    }
-    text
 }
 
 impl Operator {

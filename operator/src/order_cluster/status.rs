@@ -250,7 +250,7 @@ pub(crate) async fn deleting(operator: &Operator, resource: &OrderCluster, messa
 pub(crate) async fn failed(operator: &Operator, resource: &OrderCluster, error: &Error) {
     let standing = Standing::reconciling(ClusterReason::Retrying, super::chain(error));
     if let Err(error) = write(operator, resource, only_standing(resource, &standing), &standing).await {
-        tracing::debug!(error = &error as &dyn std::error::Error, "could not write the status");
+        tracing::debug!(error = telemetry::chain(&error), "could not write the status");
     }
 }
 

@@ -4,7 +4,7 @@ use crds::{OrderCluster, OrderShard, labels};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 
 use super::build::{dcs, labels::names};
 use super::database;
@@ -62,7 +62,7 @@ pub(crate) async fn finalize(
         return Ok(Deletion::Stopping);
     }
     if resource.spec.deletion_policy == crds::DeletionPolicy::Delete {
-        delete_data(context, resource).await?;
+        delete_data(context, resource, &observed.claims).await?;
     }
     let api = context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
     let removed = finalizer::remove(&api, resource, labels::SHARD_FINALIZER).await;
@@ -114,15 +114,18 @@ async fn stopped(context: &Context, resource: &OrderShard, observed: &Observed) 
 }
 
 /// Volumes and what Patroni knows of them.
-async fn delete_data(context: &Context, resource: &OrderShard) -> Result<(), FinalizeError> {
+async fn delete_data(
+    context: &Context,
+    resource: &OrderShard,
+    claims: &[PersistentVolumeClaim],
+) -> Result<(), FinalizeError> {
     let namespace = resource.namespace().unwrap_or_default();
     let shard = resource.name_any();
-    let selector = ListParams::default().labels(&format!("{}={shard}", labels::SHARD));
-    context
-        .api::<PersistentVolumeClaim>(&namespace)
-        .delete_collection(&DeleteParams::default(), &selector)
-        .await
-        .map_err(failed(resource, "delete the volumes"))?;
+    let volumes = context.api::<PersistentVolumeClaim>(&namespace);
+    for claim in claims {
+        let deleted = volumes.delete(&claim.name_any(), &DeleteParams::default()).await;
+        ignore_missing(deleted.map(drop)).map_err(failed(resource, "delete the volumes"))?;
+    }
     for key in [dcs::CONFIG, dcs::SYNC] {
         let name = names::dcs(&shard, key);
         let deleted = context

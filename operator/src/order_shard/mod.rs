@@ -45,6 +45,7 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
+use telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -99,7 +100,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let patroni = match PatroniApi::new() {
         Ok(patroni) => patroni,
         Err(error) => {
-            error!(%error, "the controller of shards does not start");
+            error!(error = chain(&error), "the controller of shards does not start");
             return;
         }
     };
@@ -125,7 +126,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
                     controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)
                 )
             {
-                warn!(%error, "the queue of shards had a fault");
+                warn!(error = chain(&error), "the queue of shards had a fault");
             }
         })
         .await;
@@ -207,7 +208,7 @@ fn retry(resource: Arc<OrderShard>, error: &ReconcileError, _: Arc<Shards>) -> A
     warn!(
         shard = resource.name_any(),
         namespace = resource.namespace(),
-        error = error as &dyn std::error::Error,
+        error = chain(error),
         "reconcile failed; it is repeated"
     );
     Action::requeue(RETRY)

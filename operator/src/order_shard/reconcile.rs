@@ -7,6 +7,7 @@ use crds::{Failover, OrderShard};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use telemetry::chain;
 use tracing::info;
 
 use super::Shards;
@@ -94,15 +95,20 @@ async fn look(resource: &OrderShard, shards: &Shards) -> Result<Action, Reconcil
     let observed = observe(&shards.context, &namespace, &resource.name_any()).await?;
     let failover = notice_failover(shards, resource, &observed);
     let credentials = secrets::read(&shards.context.api::<Secret>(&namespace), &resource.spec.cluster).await;
-    let refusal = match deletion(resource, shards, &observed, credentials.as_ref().ok()).await? {
-        Some(Deletion::Done) => return Ok(Action::await_change()),
-        Some(Deletion::Stopping) => {
+    let refusal = match deletion(resource, shards, &observed, credentials.as_ref().ok()).await {
+        Ok(Some(Deletion::Done)) => return Ok(Action::await_change()),
+        Ok(Some(Deletion::Stopping)) => {
             let standing = Standing::reconciling(Because::Deleting, "the members are stopping");
             report(resource, shards, &observed, standing.into(), failover).await?;
             return Ok(Action::requeue(RESTLESS));
         }
-        Some(Deletion::Refused(standing)) => Some(standing),
-        None => None,
+        Ok(Some(Deletion::Refused(standing))) => Some(standing),
+        Ok(None) => None,
+        Err(error) => {
+            let outcome = failed(resource, shards, &error);
+            report(resource, shards, &observed, outcome, failover).await?;
+            return Err(error);
+        }
     };
     let (mut outcome, error) = match converge(resource, shards, &observed, credentials).await {
         Ok(outcome) => (outcome, None),
@@ -353,17 +359,6 @@ fn failed(resource: &OrderShard, shards: &Shards, error: &ReconcileError) -> Out
         shard: Shard::parse(resource, &shards.context.config.postgres_image).ok(),
         facts: DatabaseFacts::default(),
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Writes the status if it changed, and tells of what changed by events.

@@ -78,7 +78,11 @@ pub(crate) async fn reload(
         };
         all &= match bring(pods, member, &digest).await {
             Err(error) if is_outdated(member) => {
-                warn!(member = member.name, %error, "an outdated member could not be given its files");
+                warn!(
+                    member = member.name,
+                    error = telemetry::chain(&error),
+                    "an outdated member could not be given its files"
+                );
                 true
             }
             other => other?,

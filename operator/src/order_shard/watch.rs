@@ -37,7 +37,7 @@ where
         let touched = match event {
             Ok(event) => seen.take_in(event, &fingerprint, &shards_of),
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "watch interrupted; it is taken up again");
+                warn!(kind = %K::kind(&()), error = telemetry::chain(&error), "watch interrupted; it is taken up again");
                 Vec::new()
             }
         };

@@ -152,7 +152,10 @@ impl ApiKeys {
                 self.current.store(Arc::new(keys));
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot read the API keys again; those known stay in force"),
+            Err(error) => tracing::warn!(
+                error = telemetry::chain(&error),
+                "cannot read the API keys again; those known stay in force"
+            ),
         }
     }
 
@@ -166,7 +169,7 @@ impl ApiKeys {
             let keys = self.clone();
             // A mounted Secret is a file system all the same: reading it may block.
             if let Err(error) = tokio::task::spawn_blocking(move || keys.reload()).await {
-                tracing::error!(%error, "reading the API keys again panicked");
+                tracing::error!(error = telemetry::chain(&error), "reading the API keys again panicked");
             }
         }
     }
@@ -190,7 +193,11 @@ fn read_directory(directory: &Path, old: &[Arc<ApiKey>]) -> Result<Vec<Arc<ApiKe
                 let kept = old.get(name.as_str()).filter(|old| same(old, &key));
                 keys.push(kept.map_or_else(|| Arc::new(key), |old| Arc::clone(old)));
             }
-            Err(error) => tracing::error!(key = name, %error, "an API key is not usable and is refused"),
+            Err(error) => tracing::error!(
+                key = name,
+                error = telemetry::chain(&error),
+                "an API key is not usable and is refused"
+            ),
         }
     }
     keys.sort_by(|a, b| a.name.cmp(&b.name));

@@ -23,7 +23,7 @@ pub async fn measure(store: Store, metrics: Arc<Metrics>, shard: Ordinal) -> Dur
         }
         // A value that is not known is not shown: an old one would hide an outage.
         Err(error) => {
-            tracing::debug!(%error, %shard, "cannot measure the outbox");
+            tracing::debug!(error = telemetry::chain(&error), %shard, "cannot measure the outbox");
             metrics.outbox_events.remove(&labels);
             metrics.outbox_oldest.remove(&labels);
         }

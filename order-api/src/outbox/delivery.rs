@@ -45,6 +45,10 @@ pub(super) async fn forget(store: &Store, confirmed: &[EventId]) {
         return;
     }
     if let Err(error) = store.mark_published(confirmed).await {
-        tracing::warn!(%error, events = confirmed.len(), "cannot mark events as published; they will be published again");
+        tracing::warn!(
+            error = telemetry::chain(&error),
+            events = confirmed.len(),
+            "cannot mark events as published; they will be published again"
+        );
     }
 }

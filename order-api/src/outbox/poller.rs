@@ -43,7 +43,7 @@ impl OutboxPoller {
             Ok(Batch { failed: 0, .. }) => IDLE,
             Ok(Batch { .. }) => AFTER_FAILURE,
             Err(error) => {
-                tracing::warn!(%error, %shard, "cannot poll the outbox");
+                tracing::warn!(error = telemetry::chain(&error), %shard, "cannot poll the outbox");
                 AFTER_FAILURE
             }
         }
@@ -67,7 +67,7 @@ impl OutboxPoller {
             match result {
                 Ok(event) => confirmed.push(event),
                 Err(error) => {
-                    tracing::debug!(%error, %event, "not published, the next poll tries again");
+                    tracing::debug!(error = telemetry::chain(&error), %event, "not published, the next poll tries again");
                     failed.push(event);
                 }
             }

@@ -87,7 +87,7 @@ impl PublishNowWorker {
                 match delivery::publish(publisher, metrics, WAY, &event).await {
                     Ok(id) => Some(id),
                     Err(error) => {
-                        tracing::debug!(%error, event = %event.event_id, "left to the poller");
+                        tracing::debug!(error = telemetry::chain(&error), event = %event.event_id, "left to the poller");
                         None
                     }
                 }

@@ -58,7 +58,7 @@ impl From<StoreError> for Problem {
             | StoreError::BadRow { .. }
             | StoreError::Config(_)
             | StoreError::LeaseLost(_) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+                tracing::error!(error = telemetry::chain(&error), "the store failed");
                 Self::new(&catalogue::INTERNAL, "The request could not be carried out.")
             }
         };
