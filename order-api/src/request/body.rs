@@ -5,13 +5,16 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 
 use crate::app::App;
 use crate::problem::{FieldError, Problem, catalogue, sentence};
+
+/// Of a body that is too large, this many times the limit are still taken in before it is refused.
+const DISCARDED: usize = 8;
 
 /// What a body may cost.
 #[derive(Clone, Copy, Debug)]
@@ -92,25 +95,47 @@ async fn read(request: Request, limits: BodyLimits) -> Result<Bytes, Problem> {
             format!("A body may have at most {} bytes.", limits.max_bytes),
         )
     };
-    // Refused by its own word, before anything of it is read.
-    if content_length(request.headers()).is_some_and(|length| length > limits.max_bytes as u64) {
+    let declared_too_large = content_length(request.headers()).is_some_and(|length| length > limits.max_bytes as u64);
+    // A sender that asks first gets its refusal before it sends anything.
+    if declared_too_large && request.headers().contains_key(EXPECT) {
         return Err(too_large());
     }
-    let collect = Limited::<Body>::new(request.into_body(), limits.max_bytes).collect();
-    match tokio::time::timeout(limits.read_timeout, collect).await {
-        Err(_) => Err(Problem::new(
+    let mut body = request.into_body();
+    let work = async {
+        if !declared_too_large {
+            match Limited::new(&mut body, limits.max_bytes).collect().await {
+                Ok(whole) => return Ok(whole.to_bytes()),
+                Err(error) if error.is::<LengthLimitError>() => {}
+                Err(_) => {
+                    let detail = "The body ended before it was complete.";
+                    return Err(Problem::new(&catalogue::MALFORMED_REQUEST, detail));
+                }
+            }
+        }
+        discard(&mut body, limits.max_bytes.saturating_mul(DISCARDED)).await;
+        Err(too_large())
+    };
+    let late = || {
+        let waited = limits.read_timeout.as_secs_f32();
+        Problem::new(
             &catalogue::REQUEST_TIMEOUT,
-            format!(
-                "The body did not arrive within {} s.",
-                limits.read_timeout.as_secs_f32()
-            ),
-        )),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(
-            &catalogue::MALFORMED_REQUEST,
-            "The body ended before it was complete.",
-        )),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+            format!("The body did not arrive within {waited} s."),
+        )
+    };
+    tokio::time::timeout(limits.read_timeout, work)
+        .await
+        .map_err(|_| late())?
+}
+
+/// Reads on without keeping anything, up to `most` bytes. A sender that is still writing when the connection is closed sees
+/// its write fail and never reads why.
+async fn discard(body: &mut Body, most: usize) {
+    let mut left = most;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+            return;
+        };
+        left = rest;
     }
 }
 
