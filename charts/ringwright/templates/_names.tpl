@@ -64,13 +64,17 @@ readinessProbe:
   failureThreshold: 2
 {{- end }}
 
-{{- define "ringwright.scheduling" -}}
-{{- with .pullSecrets }}
+{{- define "ringwright.pullSecrets" -}}
+{{- with . }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- end }}
+
+{{- define "ringwright.scheduling" -}}
+{{- include "ringwright.pullSecrets" .pullSecrets }}
 {{- with .component.nodeSelector }}
 nodeSelector: {{ toJson . }}
 {{- end }}

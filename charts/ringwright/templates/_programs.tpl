@@ -39,7 +39,7 @@ rules:
   - apiGroups: [""]
     resources: [configmaps]
     resourceNames: [{{ .root.Values.cluster.name }}-ring]
-    verbs: [get, list, watch]
+    verbs: [list, watch]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding

@@ -17,6 +17,8 @@ use crate::workspace::Workspace;
 
 /// Where `up` installs everything.
 pub(crate) const NAMESPACE: &str = "shop";
+/// Label of a namespace that was not there before.
+pub(crate) const MADE_BY_UP: &str = "ringwright.dev/made-by-up";
 /// The release, and the prefix of its objects' names.
 pub(crate) const RELEASE: &str = "ringwright";
 /// The order API's Service.
@@ -24,7 +26,7 @@ pub(crate) const ORDER_API: &str = "ringwright-order-api";
 /// The development SMS gateway's Service.
 pub(crate) const SMS_GATEWAY: &str = "ringwright-sms-gateway";
 /// The sample cluster of `deploy/sample-cluster.yaml`.
-const CLUSTER: &str = "ordercluster/shop";
+pub(crate) const CLUSTER: &str = "ordercluster/shop";
 /// Its ring.
 const RING: &str = "shop-ring";
 /// The broker's StatefulSet; all the other programs of the chart are Deployments.
@@ -54,8 +56,16 @@ pub(crate) fn install(stage: &Stage, workspace: &Workspace, place: Place) -> Res
         "orderclusters.ringwright.dev",
         "ordershards.ringwright.dev",
     ]))?;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    apply(stage, &place, &namespace)?;
+    let found =
+        stage.read(&mut place.kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"]))?;
+    if found.trim().is_empty() {
+        let metadata = json!({"name": NAMESPACE, "labels": {MADE_BY_UP: "true"}});
+        apply(
+            stage,
+            &place,
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}),
+        )?;
+    }
     let api_key = ApiKey::find_or_make(stage, &place)?;
     let get_ring = [
         "get",

@@ -114,14 +114,15 @@ pub(crate) fn down(workspace: &Workspace, on: On) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The cluster is somebody else's: only what was installed goes. Order matters: the operator must still be there to let
-/// the OrderCluster go.
+/// The cluster is somebody else's: only what was installed goes, and a namespace only if `make up` made it. The resource
+/// definitions stay, for with them would go every OrderCluster of every namespace. Order matters: the operator must still
+/// be there to let the OrderCluster go.
 fn uninstall(stage: &Stage, place: &Place) -> Result<()> {
     let namespace = ["--namespace", platform::NAMESPACE];
     let gone = "--ignore-not-found";
     stage.run(
         place
-            .kubectl(&["delete", "ordercluster", "--all", gone, "--timeout=180s"])
+            .kubectl(&["delete", platform::CLUSTER, gone, "--timeout=180s"])
             .args(namespace),
     )?;
     stage.run(
@@ -129,13 +130,14 @@ fn uninstall(stage: &Stage, place: &Place) -> Result<()> {
             .helm(&["uninstall", platform::RELEASE, gone, "--wait"])
             .args(namespace),
     )?;
-    stage.run(&mut place.kubectl(&["delete", "namespace", platform::NAMESPACE, gone, "--timeout=180s"]))?;
-    stage.run(&mut place.helm(&["uninstall", "ringwright-crds", gone]))?;
-    stage.run(&mut place.kubectl(&[
-        "delete",
-        "crd",
-        "orderclusters.ringwright.dev",
-        "ordershards.ringwright.dev",
-        gone,
-    ]))
+    let ours = format!(
+        "--selector={}=true,kubernetes.io/metadata.name={}",
+        platform::MADE_BY_UP,
+        platform::NAMESPACE
+    );
+    stage.run(&mut place.kubectl(&["delete", "namespace", &ours, gone, "--timeout=180s"]))?;
+    stage.note(
+        "the resource definitions stay: `helm uninstall ringwright-crds`, then `kubectl delete crd` removes them",
+    );
+    Ok(())
 }

@@ -18,5 +18,5 @@ pub(crate) fn resource(shards: u16) -> OrderCluster {
 
 /// The same, checked.
 pub(crate) fn cluster(shards: u16) -> Cluster {
-    Cluster::parse(&resource(shards)).unwrap()
+    Cluster::parse(&resource(shards), "registry.test/postgres:1").unwrap()
 }

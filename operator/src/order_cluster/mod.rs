@@ -149,7 +149,7 @@ async fn converge(operator: &Operator, resource: &OrderCluster) -> Result<Action
     if finalizer::ensure(&api, resource, labels::CLUSTER_FINALIZER).await? {
         return Ok(Action::await_change());
     }
-    let cluster = match Cluster::parse(resource) {
+    let cluster = match Cluster::parse(resource, &operator.context.config.postgres_image) {
         Ok(cluster) => cluster,
         Err(why) => {
             status::refuse(operator, resource, &why).await?;

@@ -47,9 +47,12 @@ pub(crate) enum InvalidCluster {
 }
 
 impl Cluster {
-    /// Checks the specification.
-    pub(crate) fn parse(resource: &OrderCluster) -> Result<Self, InvalidCluster> {
+    /// Checks the specification. `default_image` stands in for a missing one here and not in the shard's controller, so that
+    /// an operator with another default changes the shards one after the other, as any change of the specification does.
+    pub(crate) fn parse(resource: &OrderCluster, default_image: &str) -> Result<Self, InvalidCluster> {
         let spec = &resource.spec;
+        let mut postgres = spec.postgres.clone();
+        postgres.image.get_or_insert_with(|| default_image.to_owned());
         let name = resource.name_any();
         if !is_valid_name(&name) {
             return Err(InvalidCluster::Name(name));
@@ -77,7 +80,7 @@ impl Cluster {
             reference: resource.object_ref(&()),
             shards: number("shards", spec.shards, 1, MAX_SHARDS)?,
             deletion_policy: spec.deletion_policy,
-            postgres: spec.postgres.clone(),
+            postgres,
             overrides,
             max_unavailable: max_unavailable.into(),
             name,

@@ -54,59 +54,6 @@ const FIXED: &[(&str, &str)] = &[
     ("unix_socket_directories", "/run/postgresql"),
 ];
 
-/// Owned beyond what the resource's own schema refuses (`crds::OWNED_PARAMETERS`), and not set here: by Patroni, by the image, by the member's own file, or left at the server's default because
-/// another value would break safety, or would load or run code in the database's pod.
-const RESERVED: &[&str] = &[
-    "allow_system_table_mods",
-    "archive_cleanup_command",
-    "archive_command",
-    "archive_library",
-    "cluster_name",
-    "config_file",
-    "data_directory",
-    "data_sync_retry",
-    "default_transaction_read_only",
-    "dynamic_library_path",
-    "event_source",
-    "external_pid_file",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "ignore_checksum_failure",
-    "ignore_invalid_pages",
-    "ignore_system_indexes",
-    "jit_provider",
-    "krb_server_keyfile",
-    "listen_addresses",
-    "local_preload_libraries",
-    "log_directory",
-    "log_filename",
-    "max_logical_replication_workers",
-    "max_slot_wal_keep_size",
-    "max_worker_processes",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_end_command",
-    "restore_command",
-    "session_preload_libraries",
-    "session_replication_role",
-    "shared_preload_libraries",
-    "stats_temp_directory",
-    "synchronized_standby_slots",
-    "synchronous_standby_names",
-    "transaction_isolation",
-    "transaction_read_only",
-    "unix_socket_group",
-    "unix_socket_permissions",
-    "wal_keep_size",
-    "zero_damaged_pages",
-];
-
-/// Whole families that are owned: encryption (reserved as `spec.tls`), point-in-time recovery, session state.
-const RESERVED_PREFIXES: &[&str] = &["ssl", "recovery_target", "lc_"];
-
 /// Why a user's parameter cannot be taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum ParameterError {
@@ -143,7 +90,7 @@ pub(crate) fn check(users: &BTreeMap<String, String>) -> Result<(), ParameterErr
         {
             return Err(ParameterError::BadName(name.clone()));
         }
-        if is_owned(name) {
+        if crds::is_owned_parameter(name) {
             return Err(ParameterError::Owned(name.clone()));
         }
         if value.chars().any(char::is_control) {
@@ -151,13 +98,6 @@ pub(crate) fn check(users: &BTreeMap<String, String>) -> Result<(), ParameterErr
         }
     }
     Ok(())
-}
-
-fn is_owned(name: &str) -> bool {
-    crds::is_owned_parameter(name)
-        || FIXED.iter().any(|(owned, _)| *owned == name)
-        || RESERVED.contains(&name)
-        || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The whole set that goes into Patroni's dynamic configuration: derived values, users' over them, owned over all.
@@ -250,12 +190,9 @@ mod tests {
     fn every_owned_parameter_is_refused() {
         let fixed = FIXED.iter().map(|(name, _)| *name);
         let computed = owned(SMALL);
-        let families = ["ssl_cert_file", "recovery_target_time", "lc_messages"];
         for name in fixed
             .chain(crds::OWNED_PARAMETERS.iter().copied())
-            .chain(RESERVED.iter().copied())
             .chain(computed.keys().map(String::as_str))
-            .chain(families)
         {
             assert_eq!(
                 check(&users(&[(name, "x")])),

@@ -144,10 +144,11 @@ async fn converge(
     };
     let (shard, storage_refused) = fit_volumes(shards, shard, observed).await?;
     let view = view(&shard, observed);
-    let files = Files::render(&shard, &credentials.system);
     let replicas = rollout::replicas_now(&view, observed.current_replicas());
+    let files = Files::render(&shard, &credentials.system, replicas);
     apply(resource, shards, &build::children(&shard, &files, replicas)).await?;
     free_first_start(resource, shards, &shard, observed).await?;
+    remove_surplus_volumes(resource, shards, &shard, observed, &view).await?;
 
     if let Some(step) = rollout::urgent_step(&view) {
         act::act(shards, resource, observed, &credentials.system, &step).await?;
@@ -244,6 +245,27 @@ async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Childre
     }
     info!(shard = resource.name_any(), ?written, "applied");
     shards.context.tell(resource, "Applied", written.join(", ")).await;
+    Ok(())
+}
+
+/// Removes what members left that have gone for good, once all others are well.
+async fn remove_surplus_volumes(
+    resource: &OrderShard,
+    shards: &Shards,
+    shard: &Shard,
+    observed: &Observed,
+    view: &View<'_>,
+) -> Result<(), ReconcileError> {
+    let none_leaves =
+        observed.members.len() == shard.instances as usize && observed.current_replicas() == Some(shard.instances);
+    if !none_leaves || !view.is_whole() {
+        return Ok(());
+    }
+    let removed = volumes::remove_surplus(&shards.context, shard, observed).await?;
+    if removed > 0 {
+        let note = format!("removed {removed} volumes of members that the specification no longer asks for");
+        shards.context.tell(resource, "VolumesRemoved", note).await;
+    }
     Ok(())
 }
 

@@ -70,6 +70,17 @@ impl View<'_> {
             && !self.consensus.switchover_pending
     }
 
+    fn stays(&self, member: &Member) -> bool {
+        member.index().is_some_and(|index| index < self.instances)
+    }
+
+    /// The members that the specification asks for are all there, the master among them, and the others follow it.
+    pub(crate) fn stays_well(&self) -> bool {
+        let well = |m: &&Member| self.master.is_some_and(|master| master.name == m.name) || m.is_streaming();
+        let staying = self.members.iter().filter(|m| self.stays(m));
+        self.master.is_some_and(|m| self.stays(m)) && staying.filter(well).count() == self.instances as usize
+    }
+
     /// A streaming standby that has every acknowledged commit.
     pub(crate) fn synchronous_standby(&self) -> Option<&Member> {
         let master = self.master?;
@@ -96,18 +107,13 @@ impl View<'_> {
     }
 }
 
-/// Members that should run now: what the specification asks, but not fewer than the master's number needs.
+/// Members that should run now: what the specification asks. Those beyond go when the others can do without them: the
+/// master stays and every member that stays has the data.
 pub(crate) fn replicas_now(view: &View<'_>, current: Option<u32>) -> u32 {
-    let Some(current) = current else {
-        return view.instances;
-    };
-    let master_stays = view
-        .master
-        .is_some_and(|m| m.index().is_some_and(|index| index < view.instances));
-    if current > view.instances && !master_stays {
-        current
-    } else {
-        view.instances
+    let surplus = current.filter(|current| *current > view.instances);
+    match surplus {
+        Some(current) if !view.stays_well() => current,
+        _ => view.instances,
     }
 }
 
@@ -149,9 +155,8 @@ fn locked_out(view: &View<'_>) -> Option<Step> {
 
 /// The specification asks for fewer members and the master is among those to go.
 fn shrink(view: &View<'_>) -> Option<Step> {
-    let stays = |m: &Member| m.index().is_some_and(|index| index < view.instances);
-    let master = view.master.filter(|m| !stays(m))?;
-    let to = view.candidate(stays)?;
+    let master = view.master.filter(|m| !view.stays(m))?;
+    let to = view.candidate(|m| view.stays(m))?;
     Some(Step::Switchover {
         from: master.name.clone(),
         to,
@@ -419,6 +424,15 @@ mod tests {
             ..view
         };
         assert_eq!(replicas_now(&moved, Some(3)), 2);
+        // A member that stays does not follow: the one that goes may be the only other one with the data.
+        let mut lagging = world.members.clone();
+        lagging[0].patroni.as_mut().expect("a status").replication_state = None;
+        let unwell = View {
+            members: &lagging,
+            master: Some(&lagging[1]),
+            ..view
+        };
+        assert_eq!(replicas_now(&unwell, Some(3)), 3);
         // Nobody is master: taking members away now might take the one with the newest data.
         let without = View { master: None, ..view };
         assert_eq!(replicas_now(&without, Some(3)), 3);

@@ -27,6 +27,8 @@ pub(crate) struct Shard {
     pub instances: u32,
     pub commit: Commit,
     pub image: String,
+    /// Names of Secrets.
+    pub image_pull_secrets: Vec<String>,
     /// Every PostgreSQL parameter of Patroni's dynamic configuration: owned, users' and derived.
     pub parameters: BTreeMap<String, String>,
     pub resources: ResourceRequirements,
@@ -110,6 +112,7 @@ impl Shard {
             instances,
             commit: Commit::of(postgres.durability, instances),
             image: postgres.image.clone().unwrap_or_else(|| default_image.to_owned()),
+            image_pull_secrets: postgres.image_pull_secrets.clone(),
             parameters: parameters::merged(size, &postgres.parameters),
             resources,
             storage,
@@ -123,7 +126,12 @@ impl Shard {
 
     /// Names of the members that the specification asks for, which are the names of their pods.
     pub(crate) fn members(&self) -> impl Iterator<Item = String> {
-        (0..self.instances).map(|index| format!("{}-{index}", self.name))
+        self.first_members(self.instances)
+    }
+
+    /// Names of that many members: while some are on their way out, more than the specification asks for.
+    pub(crate) fn first_members(&self, count: u32) -> impl Iterator<Item = String> {
+        (0..count).map(|index| format!("{}-{index}", self.name))
     }
 }
 

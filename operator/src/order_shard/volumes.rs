@@ -1,5 +1,7 @@
 //! Carrying out what [`super::storage`] decided.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -7,6 +9,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::build::labels::names;
 use super::observe::Observed;
 use super::shard::Shard;
 use super::storage::{self, Growth, StorageRefusal};
@@ -23,13 +26,39 @@ pub(crate) enum VolumeError {
         #[source]
         source: kube::Error,
     },
-    #[error("could not {operation} to grow the volumes of shard {shard}")]
+    #[error("could not {operation} of shard {shard}")]
     Api {
         operation: &'static str,
         shard: String,
         #[source]
         source: kube::Error,
     },
+}
+
+/// Removes the volumes of members that have gone because the specification asks for fewer. Only when those that stay are
+/// well: until then a volume may be the only other one with the data. Returns how many were removed.
+pub(crate) async fn remove_surplus(
+    context: &Context,
+    shard: &Shard,
+    observed: &Observed,
+) -> Result<usize, VolumeError> {
+    let kept: BTreeSet<String> = shard.members().map(|member| names::volume_claim(&member)).collect();
+    let api: Api<PersistentVolumeClaim> = context.api(&shard.namespace);
+    let mut removed = 0;
+    for claim in observed.claims.iter().filter(|claim| !kept.contains(&claim.name_any())) {
+        match api.delete(&claim.name_any(), &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(source) => {
+                return Err(VolumeError::Api {
+                    operation: "remove the volumes of members that have gone",
+                    shard: shard.name.clone(),
+                    source,
+                });
+            }
+            Ok(_) => removed += 1,
+        }
+    }
+    Ok(removed)
 }
 
 /// Compares the volumes with the specification.
@@ -87,7 +116,7 @@ pub(crate) async fn grow(
         claims
             .patch(claim, &PatchParams::default(), &Patch::Merge(&patch))
             .await
-            .map_err(failed("patch the volume claims"))?;
+            .map_err(failed("patch the volume claims, to grow the volumes,"))?;
     }
     if let (true, Some(set)) = (growth.recreate_set, &observed.stateful_set) {
         let sets: Api<StatefulSet> = context.api(&shard.namespace);
@@ -100,7 +129,9 @@ pub(crate) async fn grow(
         };
         match sets.delete(&shard.name, &parameters).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            other => drop(other.map_err(failed("take the StatefulSet away from around its pods"))?),
+            other => drop(other.map_err(failed(
+                "take the StatefulSet away from around the pods, to grow the volumes,",
+            ))?),
         }
     }
     Ok(())

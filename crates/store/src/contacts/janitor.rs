@@ -69,26 +69,34 @@ impl ClaimJanitor {
     /// the attempt that claimed: by a tombstone where there is no row, by a new version where there is one.
     ///
     /// # Errors
-    /// What every write can meet; claims settled before it stay settled.
+    /// What every write can meet. A claim that cannot be settled, for its user's shard is away, keeps none of the others
+    /// from it; the last error is returned.
     pub async fn run(&self, store: &Store, shard: Ordinal) -> Result<ClaimsSettled, StoreError> {
         let mut settled = ClaimsSettled::default();
+        let mut failed = None;
         for old in store.inner.write(Place::Shard(shard), Old(self.clone())).await?.value {
-            let used = store.inner.write(Place::Key(old.user.uuid()), Secure(old)).await?.value;
-            let sql = if used { HOLD } else { RELEASE };
-            let changed = store
-                .inner
-                .write(Place::Key(old.claim.uuid()), Settle { sql, old })
-                .await?
-                .value;
-            tracing::info!(shard = %shard, claim = %old.claim, user = %old.user, used, changed, "settled an old claim");
-            if used {
-                settled.held += changed;
-            } else {
-                settled.released += changed;
+            match settle(store, old).await {
+                Ok((used, changed)) => {
+                    tracing::info!(shard = %shard, claim = %old.claim, user = %old.user, used, changed, "settled an old claim");
+                    let count = if used { &mut settled.held } else { &mut settled.released };
+                    *count += changed;
+                }
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(settled)
+        failed.map_or(Ok(settled), Err)
     }
+}
+
+/// Whether the claim is used, and how many rows that changed.
+async fn settle(store: &Store, old: OldClaim) -> Result<(bool, u64), StoreError> {
+    let used = store.inner.write(Place::Key(old.user.uuid()), Secure(old)).await?.value;
+    let sql = if used { HOLD } else { RELEASE };
+    let settled = store
+        .inner
+        .write(Place::Key(old.claim.uuid()), Settle { sql, old })
+        .await?;
+    Ok((used, settled.value))
 }
 
 #[derive(Debug, Clone, Copy)]

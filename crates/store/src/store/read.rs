@@ -177,6 +177,10 @@ impl Inner {
         let seen = match seen {
             Ok(seen) => seen,
             Err(Silence::Final(_)) => return keys.iter().map(|_| None).collect(),
+            // The time is not over: a connection had gone stale, or the master has just moved. Each key tries by itself.
+            Err(Silence::Retry(_)) if began.elapsed() < self.config.read_deadline => {
+                return keys.iter().map(|_| None).collect();
+            }
             // Each key would wait as long again and learn the same.
             Err(Silence::Retry(why)) => {
                 let unavailable = |_| Some(Err(self.unavailable(operation, ordinal, &why, began.elapsed())));
@@ -236,12 +240,15 @@ impl Inner {
         let mut asked = 1;
         ask(first, shard, query, deadline, answers.clone());
         let mut second = candidates.next();
+        let mut may_hedge = true;
         loop {
             let answer = tokio::select! {
                 answer = answered.recv() => answer,
-                () = tokio::time::sleep(patience), if second.is_some() => {
+                () = tokio::time::sleep(patience), if may_hedge && second.is_some() => {
+                    may_hedge = false;
                     let paid = patience.is_zero() || shard.hedges.spend();
-                    if let Some(second) = second.take().filter(|_| paid) {
+                    // Unpaid it still stands by, for the case that the first one fails.
+                    if paid && let Some(second) = second.take() {
                         asked += 1;
                         ask(second, shard, query, deadline, answers.clone());
                     }

@@ -18,7 +18,8 @@ pub(super) fn service_account(shard: &Shard) -> ServiceAccount {
 
 /// Patroni lists and watches ConfigMaps and pods by label, which RBAC cannot narrow to names; everything else names
 /// its objects. Patroni patches and never updates, and needs no `create` because the operator made the objects.
-pub(super) fn role(shard: &Shard) -> Role {
+/// `replicas`: members that run; those on their way out still tell their state.
+pub(super) fn role(shard: &Shard, replicas: u32) -> Role {
     let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {
         api_groups: Some(vec![String::new()]),
         resources: Some(vec![resource.to_owned()]),
@@ -33,7 +34,7 @@ pub(super) fn role(shard: &Shard) -> Role {
             rule("configmaps", &["list", "watch"], None),
             rule("configmaps", &["get", "patch"], Some(state)),
             rule("pods", &["list", "watch"], None),
-            rule("pods", &["patch"], Some(shard.members().collect())),
+            rule("pods", &["patch"], Some(shard.first_members(replicas).collect())),
         ]),
     }
 }

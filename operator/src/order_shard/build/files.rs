@@ -36,10 +36,10 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Renders them. `passwords` travel only in the Secret.
-    pub(crate) fn render(shard: &Shard, passwords: &SystemPasswords) -> Self {
+    /// Renders them for the first `replicas` members. `passwords` travel only in the Secret.
+    pub(crate) fn render(shard: &Shard, passwords: &SystemPasswords, replicas: u32) -> Self {
         let mut public = BTreeMap::from([(SHARED_FILE.to_owned(), yaml(&patroni::shared_file(shard)))]);
-        for member in shard.members() {
+        for member in shard.first_members(replicas) {
             public.insert(member_file_name(&member), yaml(&patroni::member_file(shard, &member)));
         }
         Self {
@@ -48,8 +48,8 @@ impl Files {
         }
     }
 
-    /// SHA-256 over what one member reads, as `ringwright-reload` in the image computes it; `None` for a member the
-    /// specification no longer asks for.
+    /// SHA-256 over what one member reads, as `ringwright-reload` in the image computes it; `None` for a member that
+    /// should not run.
     pub(crate) fn digest(&self, member: &str) -> Option<String> {
         use secrecy::ExposeSecret as _;
         let own = self.public.get(&member_file_name(member))?;

@@ -33,6 +33,10 @@ pub(crate) mod names {
     pub(crate) fn dcs(shard: &str, key: &str) -> String {
         format!("{shard}-{key}")
     }
+    /// A member's volume, as the StatefulSet's controller names it.
+    pub(crate) fn volume_claim(member: &str) -> String {
+        format!("data-{member}")
+    }
     /// A physical replication slot, as Patroni names it after a member.
     pub(crate) fn slot(member: &str) -> String {
         member.replace('-', "_")

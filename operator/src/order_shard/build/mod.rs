@@ -44,7 +44,7 @@ pub(crate) struct Children {
 pub(crate) fn children(shard: &Shard, files: &Files, replicas: u32) -> Children {
     Children {
         service_account: access::service_account(shard),
-        role: access::role(shard),
+        role: access::role(shard, replicas),
         role_binding: access::role_binding(shard),
         dcs: dcs::config_maps(shard),
         configuration: files.config_map(shard),

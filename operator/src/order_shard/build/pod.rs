@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HTTPGetAction, KeyToPath, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile, SecretProjection, SecurityContext,
-    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, SeccompProfile, SecretProjection,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -45,11 +45,18 @@ pub(super) fn template(shard: &Shard) -> PodTemplateSpec {
             topology_spread_constraints: Some(vec![spread(shard)]),
             node_selector: (!shard.node_selector.is_empty()).then(|| shard.node_selector.clone()),
             tolerations: (!shard.tolerations.is_empty()).then(|| shard.tolerations.clone()),
+            image_pull_secrets: pull_secrets(shard),
             containers: vec![container(shard)],
             volumes: Some(volumes(shard)),
             ..PodSpec::default()
         }),
     }
+}
+
+fn pull_secrets(shard: &Shard) -> Option<Vec<LocalObjectReference>> {
+    let reference = |name: &String| LocalObjectReference { name: name.clone() };
+    let secrets: Vec<_> = shard.image_pull_secrets.iter().map(reference).collect();
+    (!secrets.is_empty()).then_some(secrets)
 }
 
 fn container(shard: &Shard) -> Container {

@@ -26,11 +26,12 @@ pub(super) fn stateful_set(shard: &Shard, replicas: u32) -> StatefulSet {
                 type_: Some("OnDelete".to_owned()),
                 rolling_update: None,
             }),
-            // Never `Delete` with the set: somebody who deletes it by hand must not lose the data. The operator removes
-            // volumes itself when the shard goes and its policy says so.
+            // Never `Delete`: somebody who deletes the set or scales it by hand must not lose the data. The operator
+            // removes volumes itself: a surplus one's when the others are well, all when the shard goes and its policy
+            // says so.
             persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
                 when_deleted: Some("Retain".to_owned()),
-                when_scaled: Some("Delete".to_owned()),
+                when_scaled: Some("Retain".to_owned()),
             }),
             revision_history_limit: Some(3),
             template: pod::template(shard),

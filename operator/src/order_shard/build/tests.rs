@@ -20,6 +20,7 @@ fn everything() -> Shard {
     shard(json!({
         "instances": 3,
         "durability": "required",
+        "imagePullSecrets": ["registry"],
         "storage": {"size": "72Gi", "storageClassName": "fast"},
         "resources": {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"memory": "8Gi"}},
         "parameters": {"work_mem": "16MB"},
@@ -32,7 +33,11 @@ fn everything() -> Shard {
 }
 
 fn built(shard: &Shard) -> Children {
-    children(shard, &Files::render(shard, &passwords()), shard.instances)
+    children(
+        shard,
+        &Files::render(shard, &passwords(), shard.instances),
+        shard.instances,
+    )
 }
 
 /// All objects as the API server would receive them.
@@ -196,7 +201,9 @@ fn a_member_waits_for_the_slots_of_the_others_and_never_its_own() {
 #[test]
 fn the_digest_follows_every_file_a_member_reads() {
     let shard = everything();
-    let digest = |shard: &Shard, passwords: &SystemPasswords| Files::render(shard, passwords).digest("shop-0-0");
+    let digest = |shard: &Shard, passwords: &SystemPasswords| {
+        Files::render(shard, passwords, shard.instances).digest("shop-0-0")
+    };
     let first = digest(&shard, &passwords());
     assert_eq!(first, digest(&shard, &passwords()));
     let changed = SystemPasswords {
@@ -209,5 +216,8 @@ fn the_digest_follows_every_file_a_member_reads() {
         ..everything()
     };
     assert_ne!(first, digest(&fewer, &passwords()));
-    assert_eq!(Files::render(&fewer, &passwords()).digest("shop-0-2"), None);
+    assert_eq!(
+        Files::render(&fewer, &passwords(), fewer.instances).digest("shop-0-2"),
+        None
+    );
 }
