@@ -106,10 +106,14 @@ impl Courier {
         };
         let claimed = Instant::now();
         let handover = match self.prepare(compose).await {
-            Ok(message) => {
-                self.store.begin_sending(&lease).await?;
-                self.hand_over(send(message)).await
-            }
+            Ok(message) => match self.store.begin_sending(&lease).await {
+                Ok(()) => self.hand_over(send(message)).await,
+                // The row may say `sending` by now, but nothing was handed over, and only this process knows.
+                Err(error @ StoreError::OutcomeUnknown { .. }) => {
+                    Handover::NotTaken(Reason::new("not-begun", error.to_string()))
+                }
+                Err(error) => return Err(error),
+            },
             Err(handover) => handover,
         };
         let outcome = handover.outcome(patience.is_over());

@@ -1,5 +1,8 @@
 //! Where `up` installs: a Kubernetes of its own, or, only when asked by name, somebody else's.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -62,7 +65,7 @@ impl Place {
         let text = stage
             .read(Command::new("kind").args(["get", "kubeconfig", "--name", KIND_CLUSTER]))
             .with_context(|| format!("is there one? `kind create cluster --name {KIND_CLUSTER}`"))?;
-        std::fs::write(&kubeconfig, text).with_context(|| format!("writing {}", kubeconfig.display()))?;
+        write_secret(&kubeconfig, &text).with_context(|| format!("writing {}", kubeconfig.display()))?;
         Ok(Self {
             kubeconfig: Some(kubeconfig),
             ..Self::from_path(Supply::Kind)
@@ -166,4 +169,16 @@ fn import(stage: &Stage, cluster: &Cluster, images: &Images) -> Result<()> {
         let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         result.and(other)
     })
+}
+
+/// A file that only its owner may read, whatever it was before.
+fn write_secret(path: &Path, content: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(content.as_bytes())
 }
