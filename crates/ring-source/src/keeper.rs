@@ -99,7 +99,7 @@ impl Keeper {
 
     /// The ring if it is to be used, nothing if it is good and not newer, or what is wrong with it.
     fn examine(&mut self, origin: Origin, content: Result<EncodedRing, String>) -> Result<Option<Ring>, String> {
-        let ring = decode(&content?).map_err(|error| with_causes(&error))?;
+        let ring = decode(&content?).map_err(|error| telemetry::chain(&error))?;
         let epoch = ring.epoch();
         let place = &mut self.places[origin as usize];
         if let Some(highest) = place.highest.filter(|&highest| epoch < highest) {
@@ -144,10 +144,4 @@ impl Keeper {
             refusal: standing.max_by_key(|refusal| refusal.at),
         }));
     }
-}
-
-/// An error with what caused it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -82,7 +82,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     Ok(close(&run))
 }
 
-/// Formatting, lints and the tests that need no server, for the time between two edits.
+/// Formatting, lints and the tests that need no cluster, for the time between two edits.
 pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
     let mut run = Runner::new("check", workspace)?;
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));

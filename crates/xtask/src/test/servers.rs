@@ -1,4 +1,5 @@
-//! A PostgreSQL with a replica and a RabbitMQ for the tests that need no cluster: those of our images, on loopback, thrown away after.
+//! A PostgreSQL with a replica and a RabbitMQ for the tests that need no cluster: those of our images, on loopback,
+//! thrown away after.
 
 use std::fs;
 use std::io::{Read, Write};
