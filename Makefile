@@ -1,7 +1,7 @@
 # Thin verbs; the logic is crates/xtask. ON=kind or ON=current-context chooses another Kubernetes for up and down.
 
 # --bin, not --package: cargo then chooses the features of a dependency for the whole workspace, and compiles it once.
-XTASK = cargo run --release --locked --bin xtask --
+XTASK = cargo run --locked --bin xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 .DEFAULT_GOAL := help

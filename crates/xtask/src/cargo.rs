@@ -1,4 +1,5 @@
-//! Cargo, always with the lock file and the release profile: what is tested is what the images run.
+//! Cargo, always with the lock file. The images' programs are built in the release profile, and so what the end-to-end
+//! tests judge is what is shipped; the tests' own programs in the dev profile, which compiles in a fraction of the time.
 
 use std::fs;
 use std::path::PathBuf;

@@ -18,16 +18,7 @@ pub(crate) fn formatting(stage: &Stage, workspace: &Workspace) -> Result<()> {
 /// Clippy finds nothing, in tests neither.
 pub(crate) fn clippy(stage: &Stage, workspace: &Workspace) -> Result<()> {
     let mut clippy = cargo::command(workspace, "clippy");
-    // In the release profile, so that build scripts and macros are compiled once for everything.
-    clippy.args([
-        "--workspace",
-        "--all-targets",
-        "--release",
-        "--locked",
-        "--",
-        "--deny",
-        "warnings",
-    ]);
+    clippy.args(["--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]);
     check(stage, &mut clippy)
 }
 

@@ -18,7 +18,7 @@ use self::suites::Environment;
 use crate::place::Place;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
-use crate::{images, instances, prerequisites};
+use crate::{cargo, images, instances, prerequisites};
 
 /// Runs every check and test, on a cluster of its own beside a running `make up`.
 ///
@@ -28,15 +28,17 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     let instance = instances::test()?;
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
-    let built = run.stage("build", Some(()), |stage, ()| suites::build(stage, workspace));
-    let programs = built.as_ref().map(|(programs, _)| programs);
-    let suites = built.as_ref().map(|(_, suites)| suites);
+    let suites = run.stage("tests", Some(()), |stage, ()| suites::build(stage, workspace));
+    let suites = suites.as_ref();
     run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
     run.stage("dependencies", Some(()), |stage, ()| {
         lints::dependencies(stage, workspace)
     });
 
-    let images = run.stage("images", programs.zip(ready), |stage, (programs, _)| {
+    let programs = run.stage("programs", Some(()), |stage, ()| {
+        cargo::build_programs(stage, workspace)
+    });
+    let images = run.stage("images", programs.as_ref().zip(ready), |stage, (programs, _)| {
         images::build(stage, workspace, programs, false)
     });
     let servers = run.stage("test servers", images.as_ref(), |stage, images| {
@@ -87,7 +89,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
     let mut run = Runner::new("check", workspace)?;
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
     run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
-    let built = run.stage("build", Some(()), |stage, ()| suites::build(stage, workspace));
+    let suites = run.stage("tests", Some(()), |stage, ()| suites::build(stage, workspace));
     let ready = run.stage("prerequisites", Some(()), |stage, ()| {
         prerequisites::ensure_for_images(stage)
     });
@@ -99,8 +101,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
     });
     run.stage(
         "unit and property tests",
-        built.as_ref().zip(servers.as_ref()),
-        |stage, ((_, suites), servers)| {
+        suites.as_ref().zip(servers.as_ref()),
+        |stage, (suites, servers)| {
             suites.run_unit(stage, workspace, &servers.environment());
             Ok(())
         },
@@ -147,8 +149,9 @@ pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<
     let mut run = Runner::new("e2e", workspace)?;
     let instance = instances::test()?;
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
-    let built = run.stage("build", ready, |stage, _| suites::build(stage, workspace));
-    let images = run.stage("images", built.as_ref(), |stage, (programs, _)| {
+    let suites = run.stage("tests", ready, |stage, _| suites::build(stage, workspace));
+    let programs = run.stage("programs", ready, |stage, _| cargo::build_programs(stage, workspace));
+    let images = run.stage("images", programs.as_ref(), |stage, programs| {
         images::build(stage, workspace, programs, false)
     });
     let place = run.stage("cluster", ready, |stage, _| {
@@ -164,8 +167,8 @@ pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<
     );
     run.stage(
         "end-to-end tests",
-        built.as_ref().zip(supplied),
-        |stage, ((_, suites), place)| {
+        suites.as_ref().zip(supplied),
+        |stage, (suites, place)| {
             suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, filter);
             Ok(())
         },

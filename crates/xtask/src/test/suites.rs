@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 use serde::Deserialize;
 
-use crate::cargo::{self, Programs};
+use crate::cargo;
 use crate::stage::{Stage, Tally};
 use crate::test::libtest::Counter;
 use crate::workspace::Workspace;
@@ -61,10 +61,10 @@ struct Profile {
     test: bool,
 }
 
-/// Compiles the programs and all their tests in one go: cargo then chooses the features of each dependency once.
-pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<(Programs, Suites)> {
+/// Compiles every test program, in the dev profile: optimising what runs for seconds would take many minutes.
+pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
     let mut build = cargo::command(workspace, "build");
-    build.args(["--workspace", "--release", "--locked", "--lib", "--bins", "--tests"]);
+    build.args(["--workspace", "--locked", "--tests"]);
     build.arg("--message-format=json-render-diagnostics");
     let mut suites = Suites::default();
     stage.run_sifting(&mut build, |line| {
@@ -88,7 +88,7 @@ pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<(Programs, S
         suites.unit.len(),
         suites.end_to_end.len()
     ));
-    Ok((Programs, suites))
+    Ok(suites)
 }
 
 /// The package and its test program, if the message tells of one.
@@ -121,9 +121,7 @@ impl Suites {
             suite.run(stage, UNIT_DEADLINE, environment, None);
         }
         let mut examples = cargo::command(workspace, "test");
-        examples
-            .args(["--workspace", "--release", "--locked", "--doc"])
-            .envs(environment);
+        examples.args(["--workspace", "--locked", "--doc"]).envs(environment);
         run(stage, "examples in the documentation", examples);
     }
 
