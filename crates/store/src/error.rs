@@ -89,6 +89,15 @@ pub enum StoreError {
         /// When a caller may try again.
         retry_after: Duration,
     },
+    /// A read token of a term, or a position, that its shard has never come to.
+    #[error(
+        "the read token names a state that shard {shard} was never in, as one of another installation does, or one given \
+         before the shard was restored: read again without it"
+    )]
+    ForeignToken {
+        /// The shard the token names.
+        shard: Ordinal,
+    },
     /// The lease on a notification is no longer held, so its outcome was not recorded.
     #[error("the lease on notification {0} is no longer held: another worker settles it")]
     LeaseLost(uuid::Uuid),

@@ -42,8 +42,8 @@ problem_types! {
         "The cursor was not made by this API, was changed, or belongs to another list.";
         "Start the list again without a cursor, and take cursors only from the field `next_cursor`."
     INVALID_TOKEN = 400 "invalid-consistency-token", "The consistency token is not valid":
-        "The header Ringwright-Token is not one that an answer of this API carried.";
-        "Send back the header unchanged as it was received, or leave it out."
+        "The header Ringwright-Token is not one that an answer of this API carried, or it names a state that its shard was never in.";
+        "Send back the header unchanged as it was received, or leave it out. After a shard was restored from a backup, older tokens are of no use any more."
     IDEMPOTENCY_KEY_MISSING = 400 "idempotency-key-missing", "An Idempotency-Key is required":
         "Every POST that changes something needs the header Idempotency-Key, so that it can be repeated without being done twice.";
         "Send a fresh key, for example a random UUID, with each new operation, and the same key when you repeat it."

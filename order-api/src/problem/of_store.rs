@@ -32,6 +32,7 @@ impl From<StoreError> for Problem {
                 &catalogue::IDEMPOTENCY_KEY_IN_USE,
                 "A request with this idempotency key, or for the same contact, has not ended.",
             ),
+            StoreError::ForeignToken { .. } => Self::new(&catalogue::INVALID_TOKEN, sentence(&error)),
             StoreError::Unavailable { .. } => {
                 tracing::warn!(%error, "a shard is not available");
                 Self::new(

@@ -6,6 +6,9 @@ use crate::token::{Lsn, Term};
 
 /// A replica whose last message from the master is older than this does not answer.
 pub(crate) const MESSAGE_LIMIT: Duration = Duration::from_secs(1);
+/// How far a token may be ahead of the log of its term before it is refused. A position told before the master crashed
+/// can lie within a record that was not written to its end; no record is as long as this.
+const UNFINISHED_RECORD: u64 = 16 << 20;
 
 /// One look at a member, as it saw itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +84,20 @@ impl ShardView {
             .max_by_key(|(_, sample)| sample.term)
     }
 
+    /// Whether looks at all of `hosts` that began at or after `since` show that none of them has come to `term` yet.
+    ///
+    /// Then a token of `term` that was there before `since` is not this shard's: whoever gave it was in that term, and a
+    /// member's term only grows. As long as one member is out of reach, or does not stream and so tells no term, nothing
+    /// is certain.
+    pub(crate) fn never_reached(&self, term: Term, hosts: &[String], since: Instant) -> bool {
+        let below = |host: &String| {
+            let view = self.members.iter().find(|view| view.host == *host);
+            view.and_then(View::sample)
+                .is_some_and(|sample| sample.began >= since && sample.term.is_some_and(|seen| seen < term))
+        };
+        self.master().is_some() && self.highest_term < Some(term) && hosts.iter().all(below)
+    }
+
     /// Replaces what is known of a member.
     pub(crate) fn record(&mut self, host: &str, last: Result<Sample, String>) {
         if let Ok(Sample {
@@ -115,6 +132,13 @@ impl Need {
     pub(crate) fn met_by_master(&self, term: Option<Term>) -> bool {
         self.token
             .is_none_or(|(needed, _)| term.is_some_and(|term| term >= needed))
+    }
+
+    /// Whether the token is certainly not of this shard, whose master was at `lsn` of `term` after the token had come:
+    /// the log of the token's own term does not reach so far.
+    pub(crate) fn is_past_the_end(&self, term: Term, lsn: Lsn) -> bool {
+        self.token
+            .is_some_and(|(of, needed)| of == term && needed.0 > lsn.0.saturating_add(UNFINISHED_RECORD))
     }
 
     /// Whether this replica of this master may answer a read sent at `now`.

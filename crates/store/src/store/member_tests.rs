@@ -123,3 +123,72 @@ fn of_two_that_call_themselves_master_the_newer_term_counts_even_when_it_is_gone
     view.record("new:1", Err("gone".to_owned()));
     assert!(view.master().is_none(), "a deposed master must not come back into use");
 }
+
+#[test]
+fn a_token_far_past_the_end_of_its_own_terms_log_is_foreign() {
+    let end = Lsn(1000);
+    assert!(!need(Some((3, 1000))).is_past_the_end(Term(3), end));
+    // A crash may have left the last record unfinished, so that the log went on before it.
+    assert!(!need(Some((3, 9000))).is_past_the_end(Term(3), end));
+    assert!(need(Some((3, 1 << 40))).is_past_the_end(Term(3), end));
+    assert!(
+        !need(Some((2, 1 << 40))).is_past_the_end(Term(3), end),
+        "of another log"
+    );
+    assert!(!need(Some((3, u64::MAX))).is_past_the_end(Term(3), Lsn(u64::MAX - 1)));
+    assert!(!need(None).is_past_the_end(Term(3), end));
+}
+
+/// A shard of a master and a replica in term 3, both looked at from `began` on.
+fn shard_in_term_3(began: Instant) -> (ShardView, Vec<String>) {
+    let mut view = ShardView::default();
+    let follower = replica(began, 3, 900);
+    view.record("shop-0-0.shop-0.ns.svc:5432", Ok(master(began, 3)));
+    view.record(&follower.host, follower.last.clone());
+    let hosts = view.members.iter().map(|member| member.host.clone()).collect();
+    (view, hosts)
+}
+
+#[test]
+fn a_term_that_no_member_has_come_to_is_ruled_out_by_looks_that_began_after_the_question() {
+    let asked = Instant::now();
+    let (view, hosts) = shard_in_term_3(asked);
+    assert!(view.never_reached(Term(4), &hosts, asked));
+    assert!(!view.never_reached(Term(3), &hosts, asked));
+    assert!(
+        !view.never_reached(Term(4), &hosts, asked + FRESH),
+        "a replica may have been promoted since"
+    );
+}
+
+#[test]
+fn a_term_is_not_ruled_out_while_a_member_is_out_of_reach_or_tells_none() {
+    let asked = Instant::now();
+    let (mut view, hosts) = shard_in_term_3(asked);
+    let follower = hosts[1].clone();
+    view.record(&follower, Err("gone".to_owned()));
+    assert!(!view.never_reached(Term(4), &hosts, asked));
+    let mut silent = replica(asked, 3, 900).last.unwrap();
+    silent.term = None;
+    view.record(&follower, Ok(silent));
+    assert!(!view.never_reached(Term(4), &hosts, asked));
+    view.record(&follower, replica(asked, 3, 900).last);
+    assert!(view.never_reached(Term(4), &hosts, asked));
+    let mut more = hosts.clone();
+    more.push("shop-0-2.shop-0.ns.svc:5432".to_owned());
+    assert!(!view.never_reached(Term(4), &more, asked), "one was never looked at");
+}
+
+#[test]
+fn a_term_is_not_ruled_out_without_a_master_or_after_it_was_seen() {
+    let asked = Instant::now();
+    let (mut view, hosts) = shard_in_term_3(asked);
+    let promoted = master(asked, 4);
+    view.record(&hosts[1], Ok(promoted));
+    // It is gone and comes back as a replica of the old one: the term was there.
+    view.record(&hosts[1], replica(asked, 3, 900).last);
+    assert!(!view.never_reached(Term(4), &hosts, asked));
+    let mut headless = ShardView::default();
+    headless.record(&hosts[1], replica(asked, 3, 900).last);
+    assert!(!headless.never_reached(Term(4), &hosts[1..], asked));
+}

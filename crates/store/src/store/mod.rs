@@ -10,6 +10,7 @@ mod monitor;
 pub(crate) mod place;
 mod pool;
 pub(crate) mod query;
+mod race;
 mod read;
 pub(crate) mod write;
 

@@ -193,6 +193,12 @@ impl Shard {
         }
     }
 
+    /// Whether looks at all members that began at or after `since` show that none has come to `term` yet.
+    pub(crate) fn never_reached(&self, term: Term, since: Instant) -> bool {
+        let hosts: Vec<String> = self.members().keys().cloned().collect();
+        self.view.borrow().never_reached(term, &hosts, since)
+    }
+
     pub(crate) fn mark_read(&self) {
         self.read.store(true, Ordering::Relaxed);
     }
