@@ -9,6 +9,7 @@ mod member;
 mod monitor;
 pub(crate) mod place;
 mod pool;
+mod positions;
 pub(crate) mod query;
 mod race;
 mod read;

@@ -201,7 +201,7 @@ fn eligible(shard: &Shard, need: &Need, only_master: bool) -> Vec<Candidate> {
         for replica in view
             .members
             .iter()
-            .filter(|view| need.met_by_replica(sample, view, now))
+            .filter(|replica| need.met_by_replica(&view, replica, now))
         {
             add(&replica.host, sample.term.map(Role::Replica));
         }

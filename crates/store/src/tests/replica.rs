@@ -1,8 +1,10 @@
 //! Reads from a physical replica: `RINGWRIGHT_TEST_REPLICA` is the `host:port` of a replica of the server in
 //! `RINGWRIGHT_TEST_POSTGRES` that streams under the `application_name` 127 (the first label of a proxy's address).
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use ring::Ordinal;
 use sqlx::Connection;
 use tokio::sync::{Mutex, MutexGuard};
@@ -11,7 +13,7 @@ use super::orders::{new_order, order_of, render_order};
 use super::proxy::Proxy;
 use super::shards::{Shards, eventually, key, run, server};
 use crate::store::MemberRole;
-use crate::{ReadAt, ReadRace, ReadTokens};
+use crate::{ReadAt, ReadDefaults, ReadRace, ReadTokens};
 
 /// There is one replica, and one of the tests makes it wait.
 static REPLICA: Mutex<()> = Mutex::const_new(());
@@ -87,28 +89,89 @@ async fn every_read_sees_its_own_write_whoever_answers_and_replicas_answer_too()
     pair.shards.end().await;
 }
 
+/// Runs `body` while the replica receives and does not replay. It replays again in any case: other tests share it.
+async fn while_replay_is_paused(replica: &mut sqlx::PgConnection, body: impl Future<Output = ()>) {
+    run(replica, "SELECT pg_wal_replay_pause()").await;
+    let body = async {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let state = "SELECT pg_get_wal_replay_pause_state()";
+        while sqlx::query_scalar::<_, String>(state)
+            .fetch_one(&mut *replica)
+            .await
+            .unwrap()
+            != "paused"
+        {
+            assert!(Instant::now() < deadline, "the replica goes on replaying");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        body.await;
+    };
+    let outcome = AssertUnwindSafe(body).catch_unwind().await;
+    run(replica, "SELECT pg_wal_replay_resume()").await;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
 #[tokio::test]
 async fn a_replica_that_does_not_replay_leaves_newer_tokens_to_the_master() {
     let mut pair = pair().await;
     let shards = &pair.shards;
     let user = shards.create_user().await;
-    run(&mut pair.replica, "SELECT pg_wal_replay_pause()").await;
-    let written = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
-    let mut tokens = ReadTokens::default();
-    tokens.add(written.token);
-    for _ in 0..50 {
-        let read = shards
+    while_replay_is_paused(&mut pair.replica, async {
+        let written = shards
             .store
-            .get_order(order_of(&written), &raced(&tokens))
+            .create_order(key(), new_order(user), render_order)
             .await
             .unwrap();
-        assert!(read.value.is_some());
-    }
-    run(&mut pair.replica, "SELECT pg_wal_replay_resume()").await;
+        let mut tokens = ReadTokens::default();
+        tokens.add(written.token);
+        for _ in 0..50 {
+            let read = shards
+                .store
+                .get_order(order_of(&written), &raced(&tokens))
+                .await
+                .unwrap();
+            assert!(read.value.is_some());
+        }
+    })
+    .await;
+    pair.shards.end().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_replay_shows_nobody_what_is_older_than_the_allowed_staleness() {
+    let mut pair = pair().await;
+    let shards = &pair.shards;
+    let user = shards.create_user().await;
+    let without_token = raced(&ReadTokens::default());
+    let old_token = raced(&{
+        let mut tokens = ReadTokens::default();
+        tokens.add(shards.store.get_user(user, &without_token).await.unwrap().token);
+        tokens
+    });
+    let staleness = ReadDefaults::default().max_staleness;
+    while_replay_is_paused(&mut pair.replica, async {
+        let written = shards
+            .store
+            .create_order(key(), new_order(user), render_order)
+            .await
+            .unwrap();
+        let acknowledged = Instant::now();
+        let mut after = 0;
+        while after < 50 {
+            for at in [&without_token, &old_token] {
+                let late_enough = acknowledged.elapsed() > staleness;
+                let read = shards.store.get_order(order_of(&written), at).await.unwrap();
+                // Before, a replica may answer that there is no such order.
+                assert!(read.value.is_some() || !late_enough, "{:?}", acknowledged.elapsed());
+                after += u32::from(late_enough);
+            }
+            // Heartbeats go on and reach the replica, which must not pass for fresh by them.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     pair.shards.end().await;
 }
 
