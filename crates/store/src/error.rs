@@ -57,9 +57,18 @@ pub enum StoreError {
     /// The idempotency key was used with another request.
     #[error("the idempotency key was used before with another request: use a new key for a new request")]
     KeyReuse,
-    /// An earlier request with this idempotency key, or one that claims the same address or number, has not ended.
-    #[error("an earlier request for the same has not ended: repeat this one in {} ms", retry_after.as_millis())]
+    /// An earlier request with this idempotency key has not ended.
+    #[error("an earlier request with this idempotency key has not ended: repeat this one in {} ms", retry_after.as_millis())]
     InProgress {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// Another request claims the same address or number and has not ended: whose it will be is not known yet.
+    #[error(
+        "another request is just giving this email address or mobile number to a user: repeat this one in {} ms",
+        retry_after.as_millis()
+    )]
+    ClaimPending {
         /// When to ask again.
         retry_after: Duration,
     },
@@ -140,6 +149,7 @@ impl StoreError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::InProgress { retry_after }
+            | Self::ClaimPending { retry_after }
             | Self::Unavailable { retry_after, .. }
             | Self::OutcomeUnknown { retry_after, .. } => Some(*retry_after),
             _ => None,

@@ -83,6 +83,9 @@ problem_types! {
     CONTACT_TAKEN = 409 "contact-taken", "Another user has this address or number":
         "An email address and a mobile number each belong to one user at most; the errors name the field.";
         "Use another one, or change the user who has it."
+    CONTACT_CLAIM_PENDING = 409 "contact-claim-pending", "Another request is claiming this address or number":
+        "Another request is just creating or changing a user with the same email address or mobile number and has not ended, so it is not known yet whose it will be. Nothing was done.";
+        "Wait for the seconds in Retry-After, then send the request again, with the same Idempotency-Key if it had one. If the other request succeeds, the answer is contact-taken."
     ORDER_STATE = 409 "order-state-conflict", "The order's status does not allow this":
         "An order goes from created to processed or to cancelled, and from neither of these any further; the detail tells its status.";
         "Get the order to see what has been done with it."

@@ -30,7 +30,11 @@ impl From<StoreError> for Problem {
             StoreError::KeyReuse => Self::new(&catalogue::IDEMPOTENCY_KEY_REUSED, sentence(&error)),
             StoreError::InProgress { .. } => Self::new(
                 &catalogue::IDEMPOTENCY_KEY_IN_USE,
-                "A request with this idempotency key, or for the same contact, has not ended.",
+                "A request with this idempotency key has not ended.",
+            ),
+            StoreError::ClaimPending { .. } => Self::new(
+                &catalogue::CONTACT_CLAIM_PENDING,
+                "Another request is just giving this email address or mobile number to a user.",
             ),
             StoreError::ForeignToken { .. } => Self::new(&catalogue::INVALID_TOKEN, sentence(&error)),
             StoreError::Unavailable { .. } => {

@@ -122,7 +122,7 @@ pub(crate) async fn claim(
             }
             Claimed::Theirs(Found { held: false, .. }) => {
                 if Instant::now() >= deadline {
-                    return Err(StoreError::InProgress {
+                    return Err(StoreError::ClaimPending {
                         retry_after: RETRY_AFTER,
                     });
                 }

@@ -271,7 +271,7 @@ async fn a_claim_of_another_in_progress_is_waited_for_and_then_told() {
     let mut other = new_user();
     other.email_address = new.email_address;
     let told = shards.store.create_user(key(), other, render_user).await;
-    assert!(matches!(told, Err(StoreError::InProgress { .. })), "{told:?}");
+    assert!(matches!(told, Err(StoreError::ClaimPending { .. })), "{told:?}");
     assert_eq!(shards.total("SELECT count(*) FROM ringwright.contact_claims").await, 1);
     shards.end().await;
 }

@@ -35,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::UserNotFound`], [`StoreError::VersionMismatch`], [`StoreError::EmailTaken`],
-    /// [`StoreError::MobileTaken`], [`StoreError::InProgress`] (another request for the same contact is at work),
+    /// [`StoreError::MobileTaken`], [`StoreError::ClaimPending`] (another request for the same contact is at work),
     /// [`StoreError::KeyReuse`], and what every write can meet.
     pub async fn update_user(
         &self,
