@@ -25,11 +25,9 @@ pub enum StoreError {
     /// Another user holds this mobile number.
     #[error("the mobile number belongs to another user")]
     MobileTaken,
-    /// If-Match did not hold.
-    #[error("the row has version {current}, the caller expected {expected}: read it again and repeat the change")]
+    /// The row is at none of the versions that the change may be based on.
+    #[error("the row has version {current}, on which the change is not based: read it again and repeat the change")]
     VersionMismatch {
-        /// What the caller sent.
-        expected: i64,
         /// What the row has.
         current: i64,
     },

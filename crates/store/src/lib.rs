@@ -24,6 +24,7 @@ pub mod reading;
 pub mod store;
 pub mod token;
 pub mod users;
+pub mod version;
 
 #[cfg(test)]
 mod tests;
@@ -35,3 +36,4 @@ pub use idempotency::{IdempotencyKey, RequestHash, StoredResponse, Written};
 pub use reading::{Answer, Consistency, ReadAt};
 pub use store::{Member, MemberRole, ShardHealth, Store};
 pub use token::{Lsn, ReadToken, ReadTokens, Term, TokenError};
+pub use version::BasedOn;

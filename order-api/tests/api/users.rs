@@ -172,6 +172,48 @@ async fn while_another_request_claims_an_address_nobody_else_is_told_that_it_is_
 }
 
 #[tokio::test]
+async fn a_change_may_be_based_on_any_of_several_versions() {
+    let api = ShardedApi::start().await;
+    let path = format!("/v1/users/{}", api.user().await);
+    let rename = |tags: &str, name: &str| {
+        api.patch(&path)
+            .header("if-match", tags)
+            .json(&json!({"first_name": name}))
+            .send()
+    };
+    let changed = rename("\"v7\", \"v1\"", "Grace").await.expect(200);
+    assert_eq!(changed.header("etag"), "\"v2\"");
+    for tags in ["\"v7\", \"v1\"", "W/\"v2\"", "\"v02\""] {
+        rename(tags, "Joan").await.problem(412, "precondition-failed");
+    }
+    rename("*, \"v2\"", "Joan").await.problem(400, "malformed-request");
+}
+
+#[tokio::test]
+async fn changes_of_whatever_is_there_all_happen_though_they_meet() {
+    let api = ShardedApi::start().await;
+    let path = format!("/v1/users/{}", api.user().await);
+    let change = |body| api.patch(&path).header("if-match", "*").json(&body).send();
+    let (first, last) = tokio::join!(
+        change(json!({"first_name": "Grace"})),
+        change(json!({"last_name": "Hopper"}))
+    );
+    first.expect(200);
+    last.expect(200);
+    let user = api
+        .get(&path)
+        .header("ringwright-consistency", "strong")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&user["first_name"], &user["last_name"]),
+        (&json!("Grace"), &json!("Hopper"))
+    );
+}
+
+#[tokio::test]
 async fn a_field_cannot_be_taken_away() {
     let api = ShardedApi::start().await;
     let path = format!("/v1/users/{}", api.user().await);

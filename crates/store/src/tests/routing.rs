@@ -9,7 +9,7 @@ use super::orders::{new_order, order_of, place, render_order};
 use super::shards::{Shards, eventually, key, new_user, render_user};
 use crate::orders::OrderStatus;
 use crate::store::MemberRole;
-use crate::{ReadAt, StoreError};
+use crate::{BasedOn, ReadAt, StoreError};
 
 const ALL: u64 = 1 << 32;
 
@@ -63,7 +63,7 @@ async fn writes_and_reads_follow_a_move_that_the_ring_does_not_tell_yet() {
     let missing = row_id::OrderId::generate(user.position());
     let absent = shards
         .store
-        .set_order_status(key(), missing, OrderStatus::Processed, None, render_order)
+        .set_order_status(key(), missing, OrderStatus::Processed, BasedOn::Any, render_order)
         .await;
     assert!(
         matches!(absent, Err(StoreError::OrderNotFound(_))),
