@@ -45,7 +45,7 @@ impl IfMatch {
     pub fn failed() -> Problem {
         Problem::new(
             &catalogue::PRECONDITION_FAILED,
-            "None of the entity tags in If-Match is that of the current version.",
+            "The entity tag in If-Match is not that of the current version.",
         )
     }
 
