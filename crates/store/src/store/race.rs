@@ -44,6 +44,9 @@ enum Role {
 pub(super) enum Silence {
     /// Another try may help: a connection had gone stale, or the master has just moved.
     Retry(String),
+    /// More callers wait for connections than may, or this one has waited its share. Another try would only make the
+    /// queue longer.
+    Full,
     /// The caller's token names a state that this shard was never in.
     ForeignToken,
     /// The database refused the statement.
@@ -86,6 +89,7 @@ impl Inner {
         ask(first, shard, query, deadline, answers.clone());
         let mut second = candidates.next();
         let mut may_hedge = true;
+        let mut is_full = false;
         loop {
             let answer = tokio::select! {
                 answer = answered.recv() => answer,
@@ -102,15 +106,19 @@ impl Inner {
             };
             asked -= 1;
             match answer {
-                Some(Err(silence @ Silence::Retry(_))) => match second.take() {
-                    // The first one failed: asking the other is no hedge but the next try.
-                    Some(second) => {
-                        asked += 1;
-                        ask(second, shard, query, deadline, answers.clone());
+                Some(Err(silence @ (Silence::Retry(_) | Silence::Full))) => {
+                    is_full |= matches!(silence, Silence::Full);
+                    match second.take() {
+                        // The first one failed: asking the other is no hedge but the next try.
+                        Some(second) => {
+                            asked += 1;
+                            ask(second, shard, query, deadline, answers.clone());
+                        }
+                        None if asked > 0 => {}
+                        None if is_full => return Err(Silence::Full),
+                        None => return Err(silence),
                     }
-                    None if asked > 0 => {}
-                    None => return Err(silence),
-                },
+                }
                 Some(Ok(seen)) if seen.from_master && need.is_past_the_end(seen.term, seen.here.lsn) => {
                     return Err(Silence::ForeignToken);
                 }
@@ -141,6 +149,7 @@ impl Inner {
     ) -> StoreError {
         match silence {
             Silence::Retry(why) => self.unavailable(operation, shard, &why, waited),
+            Silence::Full => self.unavailable(operation, shard, "all connections are busy", waited),
             Silence::ForeignToken => StoreError::ForeignToken { shard },
             Silence::Final(source) => StoreError::Database {
                 operation,
@@ -229,6 +238,8 @@ fn ask(
         };
         match &outcome {
             Ok(_) => member.latency.record(began.elapsed()),
+            // Too much to do says nothing of who is master.
+            Err(Silence::Full) => {}
             Err(_) => {
                 member.nudge();
                 shard.nudge_all();
@@ -240,7 +251,7 @@ fn ask(
 
 async fn ask_member(member: &Arc<Member>, role: Role, query: &Query) -> Result<Observation, Silence> {
     let mut lease = member.reads.acquire().await.map_err(|error| match error {
-        AcquireError::Full => Silence::Retry("all connections are busy".to_owned()),
+        AcquireError::Full => Silence::Full,
         AcquireError::Dial(error) => {
             member.lost_a_connection();
             Silence::Retry(error.to_string())

@@ -147,6 +147,11 @@ impl Inner {
                 let unavailable = |_| Some(Err(self.unavailable(operation, ordinal, &why, began.elapsed())));
                 return keys.iter().map(unavailable).collect();
             }
+            // What one statement found no room for, as many as there are keys must not ask for.
+            Err(Silence::Full) => {
+                let full = |_| Some(Err(self.unanswered(Silence::Full, operation, ordinal, began.elapsed())));
+                return keys.iter().map(full).collect();
+            }
             Err(Silence::ForeignToken) => {
                 let foreign = |_| Some(Err(StoreError::ForeignToken { shard: ordinal }));
                 return keys.iter().map(foreign).collect();

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use ring::{Generation, Ordinal, Tokens};
 use row_id::UserId;
 
@@ -423,5 +425,35 @@ async fn past_its_connections_and_queue_a_member_is_unavailable_at_once() {
     assert!(unavailable >= 20, "{unavailable}");
     assert!(outcomes.iter().any(Result::is_ok));
     drop(blocker);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn reads_past_the_connections_and_queue_are_refused_and_do_not_queue_again() {
+    let shards = Shards::with(1, |config| {
+        config.pool.connections = 1;
+        config.pool.acquire_timeout = Duration::from_millis(100);
+        config.read_deadline = Duration::from_secs(60);
+    })
+    .await;
+    let user = shards.create_user().await;
+    let mut blocker = shards.superuser(Ordinal(0)).await;
+    super::shards::run(&mut blocker, "BEGIN; LOCK TABLE shop.users IN ACCESS EXCLUSIVE MODE").await;
+    let at = ReadAt::default();
+    let mut reads: FuturesUnordered<_> = (0..30).map(|_| shards.store.get_user(user, &at)).collect();
+    let is_full = |outcome: &Result<_, StoreError>| {
+        // Long before the deadline, until which the one that has the connection waits for the lock.
+        matches!(outcome, Err(StoreError::Unavailable { waited, .. }) if *waited < Duration::from_secs(30))
+    };
+    for _ in 0..29 {
+        let refused = reads.next().await.unwrap();
+        assert!(is_full(&refused), "{refused:?}");
+    }
+    for refused in shards.store.get_users(&[user, UserId::generate()], &at).await {
+        assert!(is_full(&refused), "{refused:?}");
+    }
+    super::shards::run(&mut blocker, "ROLLBACK").await;
+    assert!(reads.next().await.unwrap().unwrap().value.is_some());
+    drop((reads, blocker));
     shards.end().await;
 }
