@@ -69,8 +69,8 @@ problem_sets! {
     GetOrderProblems = SHARDS TOKENS BY_ID [ORDER_NOT_FOUND];
     /// Moving an order on.
     ChangeOrderProblems = SHARDS NO_BODY KEYED BY_ID [ORDER_NOT_FOUND, ORDER_STATE, PRECONDITION_FAILED];
-    /// Creating a batch; its items carry their own problems.
-    BatchCreateProblems = BODY [IDEMPOTENCY_KEY_MISSING, IDEMPOTENCY_KEY_INVALID];
+    /// Creating a batch; its items carry their own problems, the key is that of the whole.
+    BatchCreateProblems = SHARDS BODY KEYED;
     /// Looking up a batch; its items carry their own problems.
     BatchGetProblems = TOKENS BODY;
     /// Generating an invoice.
