@@ -53,7 +53,7 @@ pub(super) async fn keep_replicas_fresh(store: Weak<Inner>) {
             let inner = Arc::clone(&inner);
             tokio::spawn(async move {
                 if let Err(error) = inner.write(Place::Shard(shard.ordinal), Beat { process }).await {
-                    tracing::debug!(shard = %shard.ordinal, %error, "no heartbeat was written");
+                    tracing::debug!(shard = %shard.ordinal, error = telemetry::chain(&error), "no heartbeat was written");
                 }
                 shard.end_beat();
             });

@@ -299,7 +299,7 @@ async fn look_forever(
         let looked = tokio::time::timeout(LOOK_LIMIT, look(&mut conn, &member.host, &dialer)).await;
         let last = match looked {
             Ok(Ok(sample)) => Ok(sample),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(telemetry::chain(&error)),
             Err(_) => Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
         };
         let pause = match &last {

@@ -254,7 +254,7 @@ async fn ask_member(member: &Arc<Member>, role: Role, query: &Query) -> Result<O
         AcquireError::Full => Silence::Full,
         AcquireError::Dial(error) => {
             member.lost_a_connection();
-            Silence::Retry(error.to_string())
+            Silence::Retry(telemetry::chain(&error))
         }
     })?;
     let rows = match query.ask(&mut lease.conn).await {
@@ -271,7 +271,7 @@ async fn ask_member(member: &Arc<Member>, role: Role, query: &Query) -> Result<O
             }
             return Err(match fault {
                 Fault::Refused => Silence::Final(error),
-                _ => Silence::Retry(error.to_string()),
+                _ => Silence::Retry(telemetry::chain(&error)),
             });
         }
     };

@@ -204,7 +204,7 @@ impl Inner {
             }
             Err(AcquireError::Dial(error)) => {
                 member.lost_a_connection();
-                Err(Setback::Wait(error.to_string()))
+                Err(Setback::Wait(telemetry::chain(&error)))
             }
         }
     }
@@ -244,7 +244,7 @@ impl Inner {
                 shard: shard.ordinal,
                 source,
             }),
-            (Refusal::Sql(error), _) => Setback::Wait(error.to_string()),
+            (Refusal::Sql(error), _) => Setback::Wait(telemetry::chain(&error)),
         }
     }
 

@@ -237,7 +237,10 @@ impl Attempt {
             holder: self.holder,
         };
         if let Err(after) = self.at_key(change).await {
-            tracing::warn!(%after, "the lease of an idempotency key runs until its end");
+            tracing::warn!(
+                error = telemetry::chain(&after),
+                "the lease of an idempotency key runs until its end"
+            );
         }
         error
     }
