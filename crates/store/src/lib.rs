@@ -17,6 +17,7 @@ pub mod error;
 mod failpoint;
 pub mod idempotency;
 pub mod invoices;
+mod metrics;
 pub mod notifications;
 pub mod orders;
 pub mod outbox;

@@ -15,6 +15,7 @@ use super::latency::{HedgeBudget, Latency};
 use super::member::{Kind, Sample, ShardView};
 use super::pool::Pool;
 use crate::config::StoreConfig;
+use crate::metrics::Metrics;
 use crate::token::{Lsn, Term};
 
 /// A look that takes longer is given up, and with it its connection.
@@ -28,6 +29,7 @@ const SAMPLE: &str = "SELECT in_recovery, term, lsn, streaming, last_message_ms,
 pub(crate) struct Shards {
     config: StoreConfig,
     dialer: Arc<Dialer>,
+    metrics: Metrics,
     known: Mutex<HashMap<Ordinal, Arc<Shard>>>,
 }
 
@@ -56,11 +58,12 @@ pub(crate) struct Member {
 }
 
 impl Shards {
-    pub(crate) fn new(config: StoreConfig) -> Self {
+    pub(crate) fn new(config: StoreConfig, metrics: Metrics) -> Self {
         let dialer = Arc::new(Dialer::new(config.clone()));
         Self {
             config,
             dialer,
+            metrics,
             known: Mutex::default(),
         }
     }
@@ -118,6 +121,7 @@ impl Shards {
                 purpose,
                 self.config.pool.clone(),
                 Arc::clone(&self.dialer),
+                self.metrics.of_pool(purpose),
             ))
         };
         let member = Arc::new(Member {

@@ -98,6 +98,9 @@ impl Inner {
                     let paid = patience.is_zero() || shard.hedges.spend();
                     // Unpaid it still stands by, for the case that the first one fails.
                     if paid && let Some(second) = second.take() {
+                        if !patience.is_zero() {
+                            self.metrics.hedges.inc();
+                        }
                         asked += 1;
                         ask(second, shard, query, deadline, answers.clone());
                     }
@@ -122,7 +125,16 @@ impl Inner {
                 Some(Ok(seen)) if seen.from_master && need.is_past_the_end(seen.term, seen.here.lsn) => {
                     return Err(Silence::ForeignToken);
                 }
-                Some(outcome) => return outcome,
+                Some(Ok(seen)) => {
+                    let by_role = if seen.from_master {
+                        &self.metrics.reads_by_master
+                    } else {
+                        &self.metrics.reads_by_replica
+                    };
+                    by_role.inc();
+                    return Ok(seen);
+                }
+                Some(refused) => return refused,
                 None => return Err(Silence::Retry("no member answered".to_owned())),
             }
         }

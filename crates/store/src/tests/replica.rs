@@ -61,11 +61,9 @@ fn raced(tokens: &ReadTokens) -> ReadAt {
 
 #[tokio::test]
 async fn every_read_sees_its_own_write_whoever_answers_and_replicas_answer_too() {
-    let mut pair = pair().await;
+    let pair = pair().await;
     let shards = &pair.shards;
     let user = shards.create_user().await;
-    let reads = "SELECT coalesce(sum(xact_commit), 0)::bigint FROM pg_stat_database WHERE datname = current_database()";
-    let before: i64 = sqlx::query_scalar(reads).fetch_one(&mut pair.replica).await.unwrap();
     for _ in 0..200 {
         let written = shards
             .store
@@ -84,8 +82,9 @@ async fn every_read_sees_its_own_write_whoever_answers_and_replicas_answer_too()
             assert!(read.token.lsn >= written.token.lsn);
         }
     }
-    let asked: i64 = sqlx::query_scalar(reads).fetch_one(&mut pair.replica).await.unwrap();
-    assert!(asked > before, "the replica was never asked");
+    let by = ["master", "replica"].map(|role| shards.counted(&format!("reads_total{{role=\"{role}\"}}")));
+    assert_eq!(by.iter().sum::<u64>(), 600, "each read is counted once: {by:?}");
+    assert!(by[1] > 0, "the replica never answered");
     pair.shards.end().await;
 }
 
@@ -158,10 +157,13 @@ async fn a_replica_that_does_not_replay_shows_nobody_what_is_older_than_the_allo
             .await
             .unwrap();
         let acknowledged = Instant::now();
-        let mut after = 0;
+        let (mut after, mut by_replica) = (0, 0);
         while after < 50 {
             for at in [&without_token, &old_token] {
                 let late_enough = acknowledged.elapsed() > staleness;
+                if late_enough && after == 0 {
+                    by_replica = shards.counted("reads_total{role=\"replica\"}");
+                }
                 let read = shards.store.get_order(order_of(&written), at).await.unwrap();
                 // Before, a replica may answer that there is no such order.
                 assert!(read.value.is_some() || !late_enough, "{:?}", acknowledged.elapsed());
@@ -170,6 +172,7 @@ async fn a_replica_that_does_not_replay_shows_nobody_what_is_older_than_the_allo
             // Heartbeats go on and reach the replica, which must not pass for fresh by them.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        assert_eq!(shards.counted("reads_total{role=\"replica\"}"), by_replica);
     })
     .await;
     pair.shards.end().await;

@@ -82,6 +82,7 @@ async fn writes_and_reads_follow_a_move_that_the_ring_does_not_tell_yet() {
             .await,
         0
     );
+    assert!(shards.counted("redirects_total") > 0);
     shards.end().await;
 }
 
@@ -145,6 +146,8 @@ async fn a_frozen_range_delays_writes_and_not_the_masters_reads() {
     placed.unwrap();
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(90), "{took:?}");
+    assert!(shards.counted("frozen_retries_total") > 0);
+    assert_eq!(shards.counted("reads_total{role=\"master\"}"), 1);
     shards.end().await;
 }
 
@@ -234,6 +237,29 @@ async fn a_commit_whose_answer_is_lost_is_settled_by_its_key() {
                 .is_some()
         );
     }
+    assert_eq!(shards.counted("unknown_commits_total{end=\"settled\"}"), 2);
+    assert_eq!(shards.counted("unknown_commits_total{end=\"open\"}"), 0);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn a_commit_of_unknown_outcome_stays_unknown_when_its_repetition_fails() {
+    let shards = Shards::start(1).await;
+    let user = shards.create_user().await;
+    let refuse_the_second = "CREATE SEQUENCE public.runs;
+        CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+            IF nextval('public.runs') > 1 THEN
+                RAISE EXCEPTION 'out of order';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION public.refuse()";
+    shards.execute(Ordinal(0), refuse_the_second).await;
+    shards.proxies[0].lose_commits(1);
+    let unknown = shards.store.create_order(key(), new_order(user), render_order).await;
+    assert!(matches!(unknown, Err(StoreError::OutcomeUnknown { .. })), "{unknown:?}");
+    assert_eq!(shards.counted("unknown_commits_total{end=\"open\"}"), 1);
     shards.end().await;
 }
 
@@ -424,6 +450,11 @@ async fn past_its_connections_and_queue_a_member_is_unavailable_at_once() {
         .count();
     assert!(unavailable >= 20, "{unavailable}");
     assert!(outcomes.iter().any(Result::is_ok));
+    assert_eq!(
+        shards.counted("pool_refusals_total{pool=\"write\"}"),
+        unavailable as u64
+    );
+    assert!(shards.counted("pool_waits_total{pool=\"write\"}") >= 16);
     drop(blocker);
     shards.end().await;
 }
