@@ -7,27 +7,30 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use ring::Ordinal;
 use sqlx::Connection;
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::orders::{new_order, order_of, render_order};
 use super::proxy::Proxy;
-use super::shards::{Shards, eventually, key, run, server};
+use super::shards::{Shards, eventually, key, run, server, superuser};
 use crate::store::MemberRole;
 use crate::{ReadAt, ReadDefaults, ReadRace, ReadTokens};
 
-/// There is one replica, and one of the tests makes it wait.
-static REPLICA: Mutex<()> = Mutex::const_new(());
+/// There is one replica, and some of the tests make it wait. This lock of the server is held by one test at a time, also
+/// of several processes.
+const ALONE: &str =
+    "SET lock_timeout = '300s'; SELECT pg_advisory_lock(hashtext('ringwright: the replica of the tests'))";
 
 struct Pair {
     shards: Shards,
     /// A connection to the replica itself.
     replica: sqlx::PgConnection,
     _proxy: Proxy,
-    _alone: MutexGuard<'static, ()>,
+    /// Holds the lock.
+    _alone: sqlx::PgConnection,
 }
 
 async fn pair() -> Pair {
-    let alone = REPLICA.lock().await;
+    let mut alone = superuser("postgres").await;
+    run(&mut alone, ALONE).await;
     let replica = std::env::var("RINGWRIGHT_TEST_REPLICA")
         .expect("RINGWRIGHT_TEST_REPLICA must be a replica's host:port (`make servers` starts one)");
     let mut shards = Shards::start(1).await;
