@@ -56,9 +56,10 @@ pub(crate) struct PoolMetrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (reads, unknown_commits) = (Family::default(), Family::default());
-        let by = |role| Family::get_or_create_owned(&reads, &RoleLabels { role });
-        let ended = |end| Family::get_or_create_owned(&unknown_commits, &EndLabels { end });
+        let reads = Family::<RoleLabels, Counter>::default();
+        let by = |role| reads.get_or_create_owned(&RoleLabels { role });
+        let unknown_commits = Family::<EndLabels, Counter>::default();
+        let ended = |end| unknown_commits.get_or_create_owned(&EndLabels { end });
         Self {
             reads_by_master: by("master"),
             reads_by_replica: by("replica"),

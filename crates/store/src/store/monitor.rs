@@ -203,8 +203,13 @@ impl Shard {
         self.view.borrow().never_reached(term, &hosts, since)
     }
 
+    /// Says that somebody reads from this shard: samples of all its members should be fresh, also of those that may not
+    /// answer now, for they may in a moment.
     pub(crate) fn mark_read(&self) {
         self.read.store(true, Ordering::Relaxed);
+        for member in self.members().values() {
+            member.mark_used();
+        }
     }
 
     pub(crate) fn take_read_mark(&self) -> bool {
@@ -253,7 +258,7 @@ impl Member {
         self.nudge.notify_one();
     }
 
-    /// Says that somebody reads from this shard, so that samples should be fresh.
+    /// Says that somebody uses this member, so that samples should be fresh.
     pub(crate) fn mark_used(&self) {
         self.used.store(true, Ordering::Relaxed);
         if self.unused_looks.load(Ordering::Relaxed) > IDLE_LOOKS {

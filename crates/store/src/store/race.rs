@@ -185,9 +185,6 @@ async fn candidates(
     loop {
         let found = eligible(shard, need, only_master);
         if !found.is_empty() {
-            for candidate in &found {
-                candidate.member.mark_used();
-            }
             return Ok(found);
         }
         // A token may be newer than what was seen last: a replica was promoted a moment ago. Looks that begin now settle
