@@ -4,7 +4,6 @@ use axum::extract::FromRequestParts;
 use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
-
 use store::BasedOn;
 
 use crate::app::App;
@@ -99,7 +98,7 @@ fn opaque_tag(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The version of one of our tags. They are compared by character: `v07` is none of ours.
 fn version_of(tag: &[u8]) -> Option<i64> {
-    let version = std::str::from_utf8(tag.strip_prefix(b"v")?).ok()?.parse().ok()?;
+    let version: i64 = std::str::from_utf8(tag.strip_prefix(b"v")?).ok()?.parse().ok()?;
     (tag == format!("v{version}").as_bytes()).then_some(version)
 }
 

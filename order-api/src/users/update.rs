@@ -136,14 +136,16 @@ pub async fn update_user(
     let mut outcome = apply(&app, id, &condition, &key, &changes).await;
     // To `*` a change of somebody else in between is no conflict: the patch is made of the newer row.
     for _ in 1..TRIES {
-        match &outcome {
-            Err(problem) if condition == IfMatch::Any && problem.status() == StatusCode::PRECONDITION_FAILED => {
-                outcome = apply(&app, id, &condition, &key, &changes).await;
-            }
-            _ => break,
+        if condition != IfMatch::Any || !was_overtaken(&outcome) {
+            break;
         }
+        outcome = apply(&app, id, &condition, &key, &changes).await;
     }
     outcome
+}
+
+fn was_overtaken(outcome: &Result<Response, Problem>) -> bool {
+    matches!(outcome, Err(problem) if problem.status() == StatusCode::PRECONDITION_FAILED)
 }
 
 /// Makes the new row of the newest one, and writes it if the newest one is still there.
