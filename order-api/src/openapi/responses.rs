@@ -38,6 +38,9 @@ const KEYED: &[&ProblemType] = &[
     &OUTCOME_UNKNOWN,
 ];
 
+/// Conflicts with a request that is still at work.
+const PASSING_CONFLICTS: [&str; 2] = ["idempotency-key-in-use", "contact-claim-pending"];
+
 /// Declares which problems a group of operations answers with.
 macro_rules! problem_sets {
     ($($(#[$doc:meta])* $name:ident = $($group:ident)* $([$($kind:ident),*])?;)*) => {$(
@@ -107,6 +110,10 @@ fn response(status: u16, kinds: &[&ProblemType]) -> Response {
     match status {
         401 | 403 => response.header("WWW-Authenticate", header("What is missing, as RFC 6750 has it")),
         429 | 503 => response.header("Retry-After", header("Seconds to wait before the next try")),
+        409 if kinds.iter().any(|kind| PASSING_CONFLICTS.contains(&kind.slug)) => response.header(
+            "Retry-After",
+            header("Seconds to wait before the next try, of conflicts that pass by themselves"),
+        ),
         _ => response,
     }
     .build()
