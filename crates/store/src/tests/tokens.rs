@@ -34,10 +34,8 @@ async fn a_token_of_a_term_or_position_that_the_shard_never_came_to_is_refused_a
     farther.lsn.0 += 1 << 40;
     // Well before the deadline of a read, which is when a shard that cannot tell gives up.
     for foreign in [later, farther] {
-        let refused = tokio::time::timeout(
-            Duration::from_secs(30),
-            read_both_ways(&shards, user, &session(foreign)),
-        );
+        let at = session(foreign);
+        let refused = tokio::time::timeout(Duration::from_secs(30), read_both_ways(&shards, user, &at));
         for refused in refused.await.expect("it waits for nobody") {
             assert!(
                 matches!(refused, Err(StoreError::ForeignToken { shard: Ordinal(0) })),
