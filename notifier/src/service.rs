@@ -54,6 +54,7 @@ pub async fn run(
     let mut registry = telemetry::registry("notifier", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::new(&mut registry);
     let store = Store::open(config.store(), ring)?;
+    store.register_metrics(&mut registry);
     let notify = Arc::new(notify(&config, store.clone(), &metrics).await?);
 
     let handler = Arc::new(EventHandler::new(Arc::clone(&notify), metrics.clone()));

@@ -58,6 +58,7 @@ pub async fn run(config: &Config, ring: &RingSource, shutdown: CancellationToken
 
     let keys = ApiKeys::load(&config.api_keys_dir)?;
     let store = Store::open(config.store(), ring.subscribe())?;
+    store.register_metrics(&mut registry);
     let publisher = Publisher::start(PublisherConfig::new(
         config.amqp_url_file.clone(),
         "ringwright-order-api",

@@ -294,13 +294,16 @@ impl<H: Handler> Subscription<H> {
                         Outcome::RetryLater(RetryTier::for_attempt(attempt))
                     })
             }
-            Err(error) => Outcome::DeadLetter(error.to_string()),
+            Err(error) => Outcome::DeadLetter(telemetry::chain(&error)),
         };
         if !self.move_on(&message, attempt, &outcome).await {
             return;
         }
         if let Err(error) = message.acker.ack(BasicAckOptions::default()).await {
-            warn!(%error, "could not acknowledge a handled message, it will be delivered again");
+            warn!(
+                error = telemetry::chain(&error),
+                "could not acknowledge a handled message, it will be delivered again"
+            );
         }
     }
 
@@ -346,7 +349,11 @@ impl<H: Handler> Subscription<H> {
     }
 
     fn tell_of_failed_move(&self, queue: &str, error: &PublishError) {
-        warn!(queue, %error, "could not put a message back, it stays in hand");
+        warn!(
+            queue,
+            error = telemetry::chain(error),
+            "could not put a message back, it stays in hand"
+        );
     }
 }
 
@@ -362,6 +369,9 @@ fn tell_of_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        error!(%error, "settling a message failed, it will be delivered again");
+        error!(
+            error = telemetry::chain(&error),
+            "settling a message failed, it will be delivered again"
+        );
     }
 }

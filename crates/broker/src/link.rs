@@ -149,7 +149,7 @@ async fn supervise(config: LinkConfig, state: watch::Sender<State>, stop: Cancel
                 }
                 reason
             }
-            Err(error) => error.to_string(),
+            Err(error) => telemetry::chain(&error),
         };
         let wait = backoff.next();
         warn!(
@@ -229,7 +229,7 @@ async fn watch_over(
             _ = look.tick() => {}
             event = events.next() => match event {
                 Some(lapin::Event::ConnectionBlocked(words)) => reason = words,
-                Some(lapin::Event::Error(error)) if !status.connected() => return error.to_string(),
+                Some(lapin::Event::Error(error)) if !status.connected() => return telemetry::chain(&error),
                 Some(_) => {}
                 None => return "the connection ended".to_owned(),
             },

@@ -282,7 +282,10 @@ impl Publisher {
     /// Somebody deleted a queue or a binding while we were connected: made anew, the next try succeeds.
     async fn declare_again(&self, up: &Up) {
         if let Err(error) = self.0.config.topology.declare(&up.connection).await {
-            warn!(%error, "a message was returned, and the topology cannot be declared again");
+            warn!(
+                error = telemetry::chain(&error),
+                "a message was returned, and the topology cannot be declared again"
+            );
         }
     }
 }

@@ -21,7 +21,12 @@ pub(crate) async fn follow(client: Client, namespace: String, name: String, offe
             Ok(None) => Err(format!("there is no ConfigMap {namespace}/{name}")),
             Err(error) => {
                 // The API server is away, or refuses: says nothing about the ring, which stays as it is.
-                tracing::warn!(%error, namespace, name, "the ring's ConfigMap cannot be watched, trying again");
+                tracing::warn!(
+                    error = telemetry::chain(&error),
+                    namespace,
+                    name,
+                    "the ring's ConfigMap cannot be watched, trying again"
+                );
                 continue;
             }
         };

@@ -79,7 +79,9 @@ impl Default for PoolConfig {
 pub struct ReadDefaults {
     /// How master and replica are raced.
     pub race: ReadRace,
-    /// Without a token, the oldest sample of a replica (by this process's monotonic clock) that still lets it answer.
+    /// A replica answers only if it shows every commit acknowledged until so long before the read was sent, by this
+    /// process's monotonic clock; with a token too. Positions of the master's log are remembered for 1.5 seconds at
+    /// least, so a longer time may be treated as that.
     pub max_staleness: Duration,
 }
 

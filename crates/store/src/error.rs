@@ -25,11 +25,9 @@ pub enum StoreError {
     /// Another user holds this mobile number.
     #[error("the mobile number belongs to another user")]
     MobileTaken,
-    /// If-Match did not hold.
-    #[error("the row has version {current}, the caller expected {expected}: read it again and repeat the change")]
+    /// The row is at none of the versions that the change may be based on.
+    #[error("the row has version {current}, on which the change is not based: read it again and repeat the change")]
     VersionMismatch {
-        /// What the caller sent.
-        expected: i64,
         /// What the row has.
         current: i64,
     },
@@ -57,9 +55,18 @@ pub enum StoreError {
     /// The idempotency key was used with another request.
     #[error("the idempotency key was used before with another request: use a new key for a new request")]
     KeyReuse,
-    /// An earlier request with this idempotency key, or one that claims the same address or number, has not ended.
-    #[error("an earlier request for the same has not ended: repeat this one in {} ms", retry_after.as_millis())]
+    /// An earlier request with this idempotency key has not ended.
+    #[error("an earlier request with this idempotency key has not ended: repeat this one in {} ms", retry_after.as_millis())]
     InProgress {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// Another request claims the same address or number and has not ended: whose it will be is not known yet.
+    #[error(
+        "another request is just giving this email address or mobile number to a user: repeat this one in {} ms",
+        retry_after.as_millis()
+    )]
+    ClaimPending {
         /// When to ask again.
         retry_after: Duration,
     },
@@ -88,6 +95,15 @@ pub enum StoreError {
         why: String,
         /// When a caller may try again.
         retry_after: Duration,
+    },
+    /// A read token of a term, or a position, that its shard has never come to.
+    #[error(
+        "the read token names a state that shard {shard} was never in, as one of another installation does, or one given \
+         before the shard was restored: read again without it"
+    )]
+    ForeignToken {
+        /// The shard the token names.
+        shard: Ordinal,
     },
     /// The lease on a notification is no longer held, so its outcome was not recorded.
     #[error("the lease on notification {0} is no longer held: another worker settles it")]
@@ -131,6 +147,7 @@ impl StoreError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::InProgress { retry_after }
+            | Self::ClaimPending { retry_after }
             | Self::Unavailable { retry_after, .. }
             | Self::OutcomeUnknown { retry_after, .. } => Some(*retry_after),
             _ => None,

@@ -230,6 +230,48 @@ impl Keyed {
     }
 }
 
+/// A key's row that says only which request the key stands for: the parts of the request store what they were answered
+/// under keys of their own.
+const BIND: &str = "INSERT INTO ringwright.idempotency_keys (key_id, request_hash, state, status, body)
+    VALUES ($1, $2, 'done', 200, '') ON CONFLICT DO NOTHING RETURNING key_id";
+
+struct Bind {
+    key_id: KeyId,
+    request: RequestHash,
+}
+
+impl Work for Bind {
+    type Output = ();
+    const OPERATION: &'static str = "bind an idempotency key to its request";
+
+    async fn run(&self, conn: &mut PgConnection) -> Result<(), Refusal> {
+        let bound = sqlx::query(BIND)
+            .bind(self.key_id.uuid())
+            .bind(self.request.0.as_slice())
+            .fetch_optional(&mut *conn)
+            .await?;
+        if bound.is_some() || repeat(conn, self.key_id, self.request).await?.is_some() {
+            return Ok(());
+        }
+        Err(Refusal::Again("the key's row vanished"))
+    }
+}
+
+impl Store {
+    /// Binds the key of a request of many parts to the whole of it, before the parts are done under keys of their own
+    /// ([`IdempotencyKey::item`]). Those lie with the users they are of, where a part of another request may have left
+    /// none to be compared with; this one lies at the position of the key itself, where every other request meets it.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyReuse`], and what every write can meet.
+    pub async fn bind_key(&self, key: &IdempotencyKey) -> Result<(), StoreError> {
+        let key_id = key.id_of_its_own();
+        let request = key.request;
+        let bound = self.inner.write(Place::Key(key_id.uuid()), Bind { key_id, request });
+        bound.await.map(drop)
+    }
+}
+
 /// Sweeps idempotency keys older than [`KEPT`].
 #[derive(Debug, Clone)]
 pub struct KeyJanitor {

@@ -17,6 +17,7 @@ pub mod error;
 mod failpoint;
 pub mod idempotency;
 pub mod invoices;
+mod metrics;
 pub mod notifications;
 pub mod orders;
 pub mod outbox;
@@ -24,6 +25,7 @@ pub mod reading;
 pub mod store;
 pub mod token;
 pub mod users;
+pub mod version;
 
 #[cfg(test)]
 mod tests;
@@ -35,3 +37,4 @@ pub use idempotency::{IdempotencyKey, RequestHash, StoredResponse, Written};
 pub use reading::{Answer, Consistency, ReadAt};
 pub use store::{Member, MemberRole, ShardHealth, Store};
 pub use token::{Lsn, ReadToken, ReadTokens, Term, TokenError};
+pub use version::BasedOn;

@@ -246,7 +246,7 @@ impl Store {
             };
             match self.inner.write(place, work).await {
                 Ok(done) => left.retain(|id| !done.value.contains(id)),
-                Err(error) => tracing::debug!(%error, "events are settled one by one"),
+                Err(error) => tracing::debug!(error = telemetry::chain(&error), "events are settled one by one"),
             }
         }
         for id in left {

@@ -26,7 +26,7 @@ pub struct ReadAt {
     pub consistency: Consistency,
     /// How master and replica are raced; `None` takes the configured default.
     pub race: Option<ReadRace>,
-    /// Longest staleness without a token; `None` takes the configured default.
+    /// Longest staleness of a replica's answer; `None` takes the configured default.
     pub max_staleness: Option<Duration>,
 }
 

@@ -38,6 +38,9 @@ const KEYED: &[&ProblemType] = &[
     &OUTCOME_UNKNOWN,
 ];
 
+/// Conflicts with a request that is still at work.
+const PASSING_CONFLICTS: [&str; 2] = ["idempotency-key-in-use", "contact-claim-pending"];
+
 /// Declares which problems a group of operations answers with.
 macro_rules! problem_sets {
     ($($(#[$doc:meta])* $name:ident = $($group:ident)* $([$($kind:ident),*])?;)*) => {$(
@@ -55,12 +58,12 @@ macro_rules! problem_sets {
 
 problem_sets! {
     /// Creating a user.
-    CreateUserProblems = SHARDS BODY KEYED [CONTACT_TAKEN];
+    CreateUserProblems = SHARDS BODY KEYED [CONTACT_TAKEN, CONTACT_CLAIM_PENDING];
     /// Reading a user.
     GetUserProblems = SHARDS TOKENS BY_ID [USER_NOT_FOUND];
     /// Changing a user.
-    UpdateUserProblems = SHARDS BODY BY_ID [USER_NOT_FOUND, CONTACT_TAKEN, PRECONDITION_FAILED, PRECONDITION_REQUIRED,
-        IDEMPOTENCY_KEY_INVALID, IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED, OUTCOME_UNKNOWN];
+    UpdateUserProblems = SHARDS BODY BY_ID [USER_NOT_FOUND, CONTACT_TAKEN, CONTACT_CLAIM_PENDING, PRECONDITION_FAILED,
+        PRECONDITION_REQUIRED, IDEMPOTENCY_KEY_INVALID, IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED, OUTCOME_UNKNOWN];
     /// Placing an order.
     CreateOrderProblems = SHARDS BODY KEYED BY_ID [USER_NOT_FOUND];
     /// Listing orders.
@@ -69,8 +72,8 @@ problem_sets! {
     GetOrderProblems = SHARDS TOKENS BY_ID [ORDER_NOT_FOUND];
     /// Moving an order on.
     ChangeOrderProblems = SHARDS NO_BODY KEYED BY_ID [ORDER_NOT_FOUND, ORDER_STATE, PRECONDITION_FAILED];
-    /// Creating a batch; its items carry their own problems.
-    BatchCreateProblems = BODY [IDEMPOTENCY_KEY_MISSING, IDEMPOTENCY_KEY_INVALID];
+    /// Creating a batch; its items carry their own problems, the key is that of the whole.
+    BatchCreateProblems = SHARDS BODY KEYED;
     /// Looking up a batch; its items carry their own problems.
     BatchGetProblems = TOKENS BODY;
     /// Generating an invoice.
@@ -107,6 +110,10 @@ fn response(status: u16, kinds: &[&ProblemType]) -> Response {
     match status {
         401 | 403 => response.header("WWW-Authenticate", header("What is missing, as RFC 6750 has it")),
         429 | 503 => response.header("Retry-After", header("Seconds to wait before the next try")),
+        409 if kinds.iter().any(|kind| PASSING_CONFLICTS.contains(&kind.slug)) => response.header(
+            "Retry-After",
+            header("Seconds to wait before the next try, of conflicts that pass by themselves"),
+        ),
         _ => response,
     }
     .build()

@@ -78,7 +78,8 @@ pub struct CreateOutcome {
 
 /// Places many orders, each with its own outcome.
 ///
-/// Each order is repeated by itself: after a partial failure send the same batch with the same key.
+/// Each order is repeated by itself: after a partial failure send the same batch with the same key. Another batch under
+/// that key is refused as a whole.
 #[utoipa::path(post, path = "/v1/orders:batch-create", tag = "orders", params(IdempotencyHeader),
     request_body = BatchCreate,
     responses(
@@ -92,8 +93,7 @@ pub async fn batch_create_orders(
     JsonBody(batch): JsonBody<BatchCreate>,
 ) -> Result<Response, Problem> {
     check_size("orders", batch.orders.len())?;
-    // Its items bind the key to what they are; the batch as a whole stands for nothing.
-    let key = key.stands_for(caller.client(), OPERATION, "", &());
+    let key = key.stands_for(caller.client(), "orders.batch-create", "", &batch.orders);
     let items: Vec<_> = batch
         .orders
         .iter()
@@ -101,6 +101,10 @@ pub async fn batch_create_orders(
         .map(|(index, item)| checked(&key, index, item))
         .collect();
     let good: Vec<_> = items.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
+    // A batch of which nothing can be placed is refused like a single order that is wrong: its key stays free.
+    if !good.is_empty() {
+        app.store.bind_key(&key).await?;
+    }
     let store = app.store.clone();
     let written = app
         .write_many(async move {

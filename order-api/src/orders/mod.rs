@@ -15,15 +15,15 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use row_id::OrderId;
 use serde::Serialize;
-use store::StoredResponse;
 use store::orders::{Order, OrderStatus};
+use store::{BasedOn, StoredResponse};
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Caller, Write};
 use crate::problem::Problem;
 use crate::reply;
-use crate::request::{IdempotencyKey, OptionalIfMatch};
+use crate::request::{IdempotencyKey, IfMatch, OptionalIfMatch};
 
 /// Most items of a batch.
 pub const MAX_BATCH: usize = 100;
@@ -94,11 +94,11 @@ async fn change_status(
         _ => "orders.process",
     };
     let key = key.stands_for(caller.client(), operation, id, &());
-    let expected = condition.and_then(|condition| condition.expected());
+    let based_on = condition.map_or(BasedOn::Any, IfMatch::based_on);
     let store = app.store.clone();
     app.write(async move {
         store
-            .set_order_status(key, id, to, expected, |order| render(StatusCode::OK, order))
+            .set_order_status(key, id, to, based_on, |order| render(StatusCode::OK, order))
             .await
     })
     .await

@@ -42,8 +42,8 @@ problem_types! {
         "The cursor was not made by this API, was changed, or belongs to another list.";
         "Start the list again without a cursor, and take cursors only from the field `next_cursor`."
     INVALID_TOKEN = 400 "invalid-consistency-token", "The consistency token is not valid":
-        "The header Ringwright-Token is not one that an answer of this API carried.";
-        "Send back the header unchanged as it was received, or leave it out."
+        "The header Ringwright-Token is not one that an answer of this API carried, or it names a state that its shard was never in.";
+        "Send back the header unchanged as it was received, or leave it out. After a shard was restored from a backup, older tokens are of no use any more."
     IDEMPOTENCY_KEY_MISSING = 400 "idempotency-key-missing", "An Idempotency-Key is required":
         "Every POST that changes something needs the header Idempotency-Key, so that it can be repeated without being done twice.";
         "Send a fresh key, for example a random UUID, with each new operation, and the same key when you repeat it."
@@ -83,6 +83,9 @@ problem_types! {
     CONTACT_TAKEN = 409 "contact-taken", "Another user has this address or number":
         "An email address and a mobile number each belong to one user at most; the errors name the field.";
         "Use another one, or change the user who has it."
+    CONTACT_CLAIM_PENDING = 409 "contact-claim-pending", "Another request is claiming this address or number":
+        "Another request is just creating or changing a user with the same email address or mobile number and has not ended, so it is not known yet whose it will be. Nothing was done.";
+        "Wait for the seconds in Retry-After, then send the request again, with the same Idempotency-Key if it had one. If the other request succeeds, the answer is contact-taken."
     ORDER_STATE = 409 "order-state-conflict", "The order's status does not allow this":
         "An order goes from created to processed or to cancelled, and from neither of these any further; the detail tells its status.";
         "Get the order to see what has been done with it."

@@ -30,24 +30,29 @@ impl From<StoreError> for Problem {
             StoreError::KeyReuse => Self::new(&catalogue::IDEMPOTENCY_KEY_REUSED, sentence(&error)),
             StoreError::InProgress { .. } => Self::new(
                 &catalogue::IDEMPOTENCY_KEY_IN_USE,
-                "A request with this idempotency key, or for the same contact, has not ended.",
+                "A request with this idempotency key has not ended.",
             ),
+            StoreError::ClaimPending { .. } => Self::new(
+                &catalogue::CONTACT_CLAIM_PENDING,
+                "Another request is just giving this email address or mobile number to a user.",
+            ),
+            StoreError::ForeignToken { .. } => Self::new(&catalogue::INVALID_TOKEN, sentence(&error)),
             StoreError::Unavailable { .. } => {
-                tracing::warn!(%error, "a shard is not available");
+                tracing::warn!(error = telemetry::chain(&error), "a shard is not available");
                 Self::new(
                     &catalogue::SHARD_UNAVAILABLE,
                     "The shard that owns the data could not serve the request.",
                 )
             }
             StoreError::OutcomeUnknown { .. } => {
-                tracing::warn!(%error, "the outcome of a write is not known");
+                tracing::warn!(error = telemetry::chain(&error), "the outcome of a write is not known");
                 Self::new(
                     &catalogue::OUTCOME_UNKNOWN,
                     "The database did not confirm the operation.",
                 )
             }
             StoreError::NoSuchShard { .. } => {
-                tracing::error!(%error, "the ring has no such shard");
+                tracing::error!(error = telemetry::chain(&error), "the ring has no such shard");
                 Self::new(
                     &catalogue::SHARD_UNAVAILABLE,
                     "The shard that owns the data is not known here yet.",

@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
+use store::BasedOn;
 
 use crate::app::App;
 use crate::problem::{Problem, catalogue};
@@ -13,10 +14,10 @@ pub fn etag(version: i64) -> HeaderValue {
     HeaderValue::from_str(&format!("\"v{version}\"")).unwrap_or(HeaderValue::from_static("\"v0\""))
 }
 
-/// The versions a change may be based on.
+/// The condition a client has put on a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IfMatch {
-    /// `*`: whichever is current.
+    /// `*`: whichever version is current.
     Any,
     /// One of these versions; tags that are not ours match nothing and are left out.
     Versions(Vec<i64>),
@@ -31,12 +32,11 @@ impl IfMatch {
         }
     }
 
-    /// The one version the store is to compare with; `None` for any. Of several the first: the store compares with one,
-    /// and no client of this API has a use for more. Tags that are not ours become a version that no row has.
-    pub fn expected(&self) -> Option<i64> {
+    /// The condition as the store takes it, to check it in the transaction of the change.
+    pub fn based_on(self) -> BasedOn {
         match self {
-            Self::Any => None,
-            Self::Versions(versions) => Some(versions.first().copied().unwrap_or(0)),
+            Self::Any => BasedOn::Any,
+            Self::Versions(versions) => BasedOn::OneOf(versions),
         }
     }
 
@@ -48,40 +48,64 @@ impl IfMatch {
         )
     }
 
+    /// Several fields are one list (RFC 9110, section 5.3), and the star stands alone.
     fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        if !headers.contains_key(IF_MATCH) {
-            return Ok(None);
-        }
-        let mut versions = Vec::new();
-        for header in headers.get_all(IF_MATCH) {
-            for tag in header.to_str().map_err(|_| malformed())?.split(',').map(str::trim) {
-                match tag {
-                    "*" => return Ok(Some(Self::Any)),
-                    _ => versions.extend(version_of(tag)?),
+        let fields = headers.get_all(IF_MATCH).iter();
+        let fields: Vec<&[u8]> = fields.map(|field| field.as_bytes().trim_ascii()).collect();
+        match fields.as_slice() {
+            [] => Ok(None),
+            [b"*"] => Ok(Some(Self::Any)),
+            _ => {
+                let mut versions = Vec::new();
+                for field in fields {
+                    read_tags(field, &mut versions).ok_or_else(malformed)?;
                 }
+                Ok(Some(Self::Versions(versions)))
             }
         }
-        Ok(Some(Self::Versions(versions)))
     }
 }
 
-/// The version in one entity tag. A weak tag never matches here (RFC 9110, section 8.8.3.2), nor does a foreign one.
-fn version_of(tag: &str) -> Result<Option<i64>, Problem> {
-    let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-    let inner = opaque
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .ok_or_else(malformed)?;
-    if opaque != tag {
-        return Ok(None);
+/// Adds the versions that a list of entity tags names; `None` if it is no such list. A list may have empty elements
+/// (RFC 9110, section 5.6.1), and a tag may have commas in it.
+fn read_tags(mut list: &[u8], versions: &mut Vec<i64>) -> Option<()> {
+    loop {
+        list = match list.trim_ascii_start() {
+            [] => return Some(()),
+            [b',', rest @ ..] => rest,
+            [b'W', b'/', b'"', rest @ ..] => {
+                // Weak tags never match (RFC 9110, section 13.1.1).
+                let (_, rest) = opaque_tag(rest)?;
+                rest
+            }
+            [b'"', rest @ ..] => {
+                let (tag, rest) = opaque_tag(rest)?;
+                versions.extend(version_of(tag));
+                rest
+            }
+            _ => return None,
+        };
     }
-    Ok(inner.strip_prefix('v').and_then(|digits| digits.parse().ok()))
+}
+
+/// What stands before the closing quote, and the rest of the list behind it.
+fn opaque_tag(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = text.splitn(2, |byte| *byte == b'"');
+    let (tag, rest) = (parts.next()?, parts.next()?.trim_ascii_start());
+    let of_tag_characters = tag.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..));
+    (of_tag_characters && matches!(rest, [] | [b',', ..])).then_some((tag, rest))
+}
+
+/// The version of one of our tags. They are compared by character: `v07` is none of ours.
+fn version_of(tag: &[u8]) -> Option<i64> {
+    let version: i64 = std::str::from_utf8(tag.strip_prefix(b"v")?).ok()?.parse().ok()?;
+    (tag == format!("v{version}").as_bytes()).then_some(version)
 }
 
 fn malformed() -> Problem {
     Problem::new(
         &catalogue::MALFORMED_REQUEST,
-        "If-Match is not a list of entity tags in quotes.",
+        "If-Match is neither `*` nor a list of entity tags in quotes.",
     )
 }
 
@@ -134,19 +158,55 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_the_star_are_understood() {
-        assert!(parse("\"v1\", \"v2\"").unwrap().unwrap().holds_for(2));
-        assert!(parse("*").unwrap().unwrap().holds_for(99));
+    fn any_tag_of_a_list_may_match() {
+        for list in [
+            "\"v1\", \"v2\"",
+            "\"v2\",\"v1\"",
+            ", \"v1\" ,, \"v2\",",
+            "\"a,b\",W/\"v1\",\"v1\",\"v2\"",
+        ] {
+            let condition = parse(list).unwrap().unwrap();
+            assert!(condition.holds_for(1) && condition.holds_for(2), "{list}");
+            assert!(!condition.holds_for(3), "{list}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(IF_MATCH, etag(1));
+        headers.append(IF_MATCH, etag(2));
+        let condition = IfMatch::from_headers(&headers).unwrap().unwrap();
+        assert_eq!(condition.based_on(), BasedOn::OneOf(vec![1, 2]));
     }
 
     #[test]
-    fn weak_and_foreign_tags_match_nothing() {
-        assert!(!parse("W/\"v1\"").unwrap().unwrap().holds_for(1));
-        assert!(!parse("\"abc\"").unwrap().unwrap().holds_for(1));
+    fn the_star_matches_whatever_is_there_and_stands_alone() {
+        assert!(parse(" * ").unwrap().unwrap().holds_for(99));
+        assert_eq!(parse("*").unwrap().unwrap().based_on(), BasedOn::Any);
+        assert!(parse("*, \"v1\"").is_err());
+        assert!(parse("\"v1\", *").is_err());
+        assert!(!parse("\"*\"").unwrap().unwrap().holds_for(1));
     }
 
     #[test]
-    fn a_tag_without_quotes_is_malformed() {
-        assert_eq!(parse("v1").unwrap_err().kind().slug, "malformed-request");
+    fn weak_and_foreign_tags_and_an_empty_list_match_nothing() {
+        for list in [
+            "W/\"v1\"", "\"abc\"", "\"v01\"", "\"v+1\"", "\"V1\"", "\"1\"", "\"\"", "", ",",
+        ] {
+            assert_eq!(parse(list).unwrap(), Some(IfMatch::Versions(Vec::new())), "{list}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_tags_is_malformed() {
+        for list in [
+            "v1",
+            "\"v1",
+            "\"v1\" \"v2\"",
+            "\"v1\"x",
+            "w/\"v1\"",
+            "W/v1",
+            "\"v 1\"",
+            "\"v1\", v2",
+        ] {
+            assert_eq!(parse(list).unwrap_err().kind().slug, "malformed-request", "{list}");
+        }
     }
 }

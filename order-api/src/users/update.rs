@@ -6,7 +6,7 @@ use axum::response::Response;
 use row_id::UserId;
 use serde::{Deserialize, Serialize};
 use store::users::{NewUser, User};
-use store::{ReadAt, StoreError};
+use store::{BasedOn, ReadAt, StoreError};
 use utoipa::ToSchema;
 
 use super::{UserView, render};
@@ -17,7 +17,10 @@ use crate::openapi::responses::UpdateUserProblems;
 use crate::problem::Problem;
 use crate::request::fields::Fields;
 use crate::request::idempotency_key::OptionalIdempotencyKey;
-use crate::request::{JsonBody, PathId, RequiredIfMatch};
+use crate::request::{IfMatch, JsonBody, PathId, RequiredIfMatch};
+
+/// How often a change with `If-Match: *` is tried when others change the user at the same time.
+const TRIES: usize = 5;
 
 /// What is to be changed of a user; what is left out stays. No field can be taken away.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
@@ -130,7 +133,29 @@ pub async fn update_user(
 ) -> Result<Response, Problem> {
     let changes = body.validated()?;
     let key = key.stands_for(caller.client(), "users.update", id, &body);
-    // The base of the patch: the newest state, since the new row is made of it.
+    let mut outcome = apply(&app, id, &condition, &key, &changes).await;
+    // To `*` a change of somebody else in between is no conflict: the patch is made of the newer row.
+    for _ in 1..TRIES {
+        if condition != IfMatch::Any || !was_overtaken(&outcome) {
+            break;
+        }
+        outcome = apply(&app, id, &condition, &key, &changes).await;
+    }
+    outcome
+}
+
+fn was_overtaken(outcome: &Result<Response, Problem>) -> bool {
+    matches!(outcome, Err(problem) if problem.status() == StatusCode::PRECONDITION_FAILED)
+}
+
+/// Makes the new row of the newest one, and writes it if the newest one is still there.
+async fn apply(
+    app: &App,
+    id: UserId,
+    condition: &IfMatch,
+    key: &store::IdempotencyKey,
+    changes: &Changes,
+) -> Result<Response, Problem> {
     let current = app
         .store
         .get_user(id, &ReadAt::strong())
@@ -138,16 +163,16 @@ pub async fn update_user(
         .value
         .ok_or(StoreError::UserNotFound(id))?;
     // The store decides, in its transaction: it knows whether this is a repeat, whose condition holds no more.
-    let expected = if condition.holds_for(current.version) {
-        Some(current.version)
+    let based_on = if condition.holds_for(current.version) {
+        BasedOn::version(current.version)
     } else {
-        condition.expected()
+        BasedOn::OneOf(Vec::new())
     };
-    let new = changes.applied_to(current);
-    let store = app.store.clone();
+    let new = changes.clone().applied_to(current);
+    let (store, key) = (app.store.clone(), key.clone());
     app.write(async move {
         store
-            .update_user(key, id, expected, new, |user| render(StatusCode::OK, user))
+            .update_user(key, id, based_on, new, |user| render(StatusCode::OK, user))
             .await
     })
     .await

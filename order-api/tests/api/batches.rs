@@ -4,7 +4,7 @@ use row_id::{OrderId, Position, UserId};
 use serde_json::{Value, json};
 
 use crate::shards::ShardedApi;
-use crate::support::{an_order, fresh_key};
+use crate::support::{Reply, an_order, fresh_key};
 
 fn order_of(user: &str) -> Value {
     let mut order = an_order();
@@ -53,37 +53,72 @@ async fn a_bad_order_is_its_own_outcome_and_no_other_ones() {
     assert!(reply.headers.contains_key("ringwright-token"));
 }
 
+async fn send(api: &ShardedApi, key: &str, orders: Value) -> Reply {
+    let call = api.post("/v1/orders:batch-create").header("idempotency-key", key);
+    call.json(&json!({"orders": orders})).send().await
+}
+
 #[tokio::test]
 async fn a_repeated_batch_repeats_each_item_by_itself() {
     let api = ShardedApi::start().await;
-    let (user, key) = (api.user().await, fresh_key());
-    let send = |orders: Value| {
-        let call = api.post("/v1/orders:batch-create").header("idempotency-key", &key);
-        call.json(&json!({"orders": orders})).send()
-    };
-    let first = send(json!([order_of(&user), order_of(&user)])).await.expect(200).json();
-    assert_eq!(statuses(&first), [201, 201]);
-    assert_ne!(
-        first["results"][0]["order"]["order_id"],
-        first["results"][1]["order"]["order_id"]
+    let (user, nobody) = (api.user().await, UserId::generate().to_string());
+    let (key, orders) = (
+        fresh_key(),
+        json!([order_of(&user), order_of(&nobody), order_of(&user)]),
     );
-    // One item is new, one is another order under its old key.
+    let first = send(&api, &key, orders.clone()).await.expect(200).json();
+    assert_eq!(statuses(&first), [201, 404, 201]);
+    let ids = |results: &Value| [0, 2].map(|i| results["results"][i]["order"]["order_id"].clone());
+    assert_ne!(ids(&first)[0], ids(&first)[1]);
+    let again = send(&api, &key, orders).await.expect(200).json();
+    assert_eq!(statuses(&again), [201, 404, 201]);
+    assert_eq!(ids(&again), ids(&first));
+    for i in [0, 2] {
+        assert_eq!(again["results"][i]["replayed"], json!(true));
+        assert_eq!(first["results"][i]["replayed"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn a_batchs_key_is_refused_for_any_other_batch_and_nothing_of_that_is_done() {
+    let api = ShardedApi::start().await;
+    let (user, other) = (api.user().await, api.user().await);
+    let key = fresh_key();
+    send(&api, &key, json!([order_of(&user), order_of(&user)]))
+        .await
+        .expect(200);
     let mut changed = order_of(&user);
     changed["order_details"]["note"] = "second thoughts".into();
-    let again = send(json!([order_of(&user), changed, order_of(&user)]))
-        .await
-        .expect(200)
-        .json();
-    assert_eq!(statuses(&again), [201, 422, 201]);
-    assert_eq!(
-        (&again["results"][0]["replayed"], &again["results"][2]["replayed"]),
-        (&json!(true), &Value::Null)
-    );
-    assert_eq!(again["results"][0]["order"], first["results"][0]["order"]);
-    assert_eq!(
-        again["results"][1]["problem"]["type"],
-        "/problems/idempotency-key-reused"
-    );
+    let others = [
+        json!([order_of(&user)]),
+        json!([order_of(&user), order_of(&user), order_of(&other)]),
+        json!([order_of(&user), changed]),
+        // No item of these lies where one of the first batch's keys does.
+        json!([order_of(&other), order_of(&other)]),
+    ];
+    for batch in others {
+        send(&api, &key, batch).await.problem(422, "idempotency-key-reused");
+    }
+    let user_creation = api.post("/v1/users").header("idempotency-key", &key);
+    let refused = user_creation.json(&crate::support::a_user()).send().await;
+    refused.problem(422, "idempotency-key-reused");
+    for (user, placed) in [(user, 2), (other, 0)] {
+        let list = api
+            .get(&format!("/v1/users/{user}/orders"))
+            .header("ringwright-consistency", "strong");
+        let list = list.send().await.expect(200).json();
+        assert_eq!(list["orders"].as_array().unwrap().len(), placed);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_which_nothing_can_be_placed_leaves_its_key_free() {
+    let api = ShardedApi::start().await;
+    let (user, key) = (api.user().await, fresh_key());
+    let wrong = send(&api, &key, json!(["not an order"])).await.expect(200).json();
+    assert_eq!(statuses(&wrong), [422]);
+    let right = send(&api, &key, json!([order_of(&user)])).await.expect(200).json();
+    assert_eq!(statuses(&right), [201]);
 }
 
 #[tokio::test]

@@ -106,7 +106,12 @@ async fn a_change_tied_to_a_version_fails_on_another() {
         .send()
         .await
         .problem(412, "precondition-failed");
-    process().header("if-match", "\"v1\"").send().await.expect(200);
+    process()
+        .header("if-match", "\"v9\", W/\"v1\"")
+        .send()
+        .await
+        .problem(412, "precondition-failed");
+    process().header("if-match", "\"v9\", \"v1\"").send().await.expect(200);
 }
 
 #[tokio::test]

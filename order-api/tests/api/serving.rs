@@ -191,6 +191,7 @@ async fn the_program_serves_with_what_is_mounted_and_ends_in_order() {
     let counted = "ringwright_order_api_requests_total{route=\"/v1/users\",method=\"POST\",status=\"201\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
     assert!(metrics.contains("ringwright_order_api_ring_epoch 1\n"), "{metrics}");
+    assert!(metrics.contains("ringwright_store_redirects_total 0\n"), "{metrics}");
 
     shutdown.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(10), running).await;

@@ -1,7 +1,7 @@
 //! Users: created once, with contacts of their own, changed only by who has seen the current version.
 
 use futures::future::join_all;
-use row_id::UserId;
+use row_id::{ClaimId, UserId};
 use serde_json::json;
 
 use crate::shards::ShardedApi;
@@ -140,6 +140,77 @@ async fn a_changed_address_is_free_for_others_and_a_taken_one_is_refused() {
     let mut heir = a_user();
     heir["email_address"] = first["email_address"].clone();
     api.post("/v1/users").json(&heir).send().await.expect(201);
+}
+
+#[tokio::test]
+async fn while_another_request_claims_an_address_nobody_else_is_told_that_it_is_taken() {
+    let api = ShardedApi::start().await;
+    let path = format!("/v1/users/{}", api.user().await);
+    // What a process leaves that died between claiming the address and writing its user.
+    let claimed = a_user();
+    let claim = ClaimId::derive("email", claimed["email_address"].as_str().unwrap());
+    let shard = api.store.ring().locate(claim.position()).ordinal;
+    let pending = "INSERT INTO ringwright.contact_claims (claim_id, kind, user_id, state, holder)
+        VALUES ($1, 'email', $2, 'pending', gen_random_uuid())";
+    sqlx::query(pending)
+        .bind(claim.uuid())
+        .bind(UserId::generate().uuid())
+        .execute(&mut api.look_into(shard).await)
+        .await
+        .unwrap();
+    let create = api.post("/v1/users").json(&claimed).send();
+    let change = api
+        .patch(&path)
+        .header("if-match", "\"v1\"")
+        .json(&json!({"email_address": claimed["email_address"]}))
+        .send();
+    let (create, change) = tokio::join!(create, change);
+    for refused in [create, change] {
+        refused.problem(409, "contact-claim-pending");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+}
+
+#[tokio::test]
+async fn a_change_may_be_based_on_any_of_several_versions() {
+    let api = ShardedApi::start().await;
+    let path = format!("/v1/users/{}", api.user().await);
+    let rename = |tags: &str, name: &str| {
+        api.patch(&path)
+            .header("if-match", tags)
+            .json(&json!({"first_name": name}))
+            .send()
+    };
+    let changed = rename("\"v7\", \"v1\"", "Grace").await.expect(200);
+    assert_eq!(changed.header("etag"), "\"v2\"");
+    for tags in ["\"v7\", \"v1\"", "W/\"v2\"", "\"v02\""] {
+        rename(tags, "Joan").await.problem(412, "precondition-failed");
+    }
+    rename("*, \"v2\"", "Joan").await.problem(400, "malformed-request");
+}
+
+#[tokio::test]
+async fn changes_of_whatever_is_there_all_happen_though_they_meet() {
+    let api = ShardedApi::start().await;
+    let path = format!("/v1/users/{}", api.user().await);
+    let change = |body| api.patch(&path).header("if-match", "*").json(&body).send();
+    let (first, last) = tokio::join!(
+        change(json!({"first_name": "Grace"})),
+        change(json!({"last_name": "Hopper"}))
+    );
+    first.expect(200);
+    last.expect(200);
+    let user = api
+        .get(&path)
+        .header("ringwright-consistency", "strong")
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&user["first_name"], &user["last_name"]),
+        (&json!("Grace"), &json!("Hopper"))
+    );
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ pub(crate) async fn claim(
             }
             Claimed::Theirs(Found { held: false, .. }) => {
                 if Instant::now() >= deadline {
-                    return Err(StoreError::InProgress {
+                    return Err(StoreError::ClaimPending {
                         retry_after: RETRY_AFTER,
                     });
                 }
@@ -146,7 +146,7 @@ pub(crate) async fn release_pending(store: &Store, contact: &Contact, claimant: 
 async fn settle_or_leave(store: &Store, contact: &Contact, sql: &'static str, claimant: Claimant) {
     let claim = contact.claim_id();
     if let Err(error) = store.settle(contact, Change { sql, claim, claimant }).await {
-        tracing::warn!(%error, %claim, "a claim stays pending until the janitor comes");
+        tracing::warn!(error = telemetry::chain(&error), %claim, "a claim stays pending until the janitor comes");
     }
 }
 
@@ -174,7 +174,7 @@ pub(crate) async fn release_unused(store: &Store, contact: &Contact, user: UserI
             .map(drop)
     };
     if let Err::<(), StoreError>(error) = release.await {
-        tracing::warn!(%error, claim = %contact.claim_id(), "a claim that is not used any more was not released");
+        tracing::warn!(error = telemetry::chain(&error), claim = %contact.claim_id(), "a claim that is not used any more was not released");
     }
 }
 

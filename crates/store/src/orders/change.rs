@@ -10,6 +10,7 @@ use crate::outbox::{EventKind, OutboxEvent, WRITER_HOLDS};
 use crate::store::Store;
 use crate::store::fault::Refusal;
 use crate::store::write::{Place, Work, absent};
+use crate::version::BasedOn;
 
 const LOCK: &str = concat!(
     "SELECT ",
@@ -49,7 +50,7 @@ struct SetStatus<R> {
     key: IdempotencyKey,
     id: OrderId,
     to: OrderStatus,
-    expected: Option<i64>,
+    based_on: BasedOn,
     render: R,
 }
 
@@ -107,13 +108,8 @@ impl<R: Fn(&Order) -> StoredResponse + Send + Sync + 'static> Work for SetStatus
 
 impl<R> SetStatus<R> {
     fn check(&self, order: &Order) -> Result<(), StoreError> {
-        if let Some(expected) = self.expected
-            && expected != order.version
-        {
-            return Err(StoreError::VersionMismatch {
-                expected,
-                current: order.version,
-            });
+        if !self.based_on.allows(order.version) {
+            return Err(StoreError::VersionMismatch { current: order.version });
         }
         // created -> processed | cancelled; nothing comes after those.
         if order.status != OrderStatus::Created || self.to == OrderStatus::Created {
@@ -128,7 +124,7 @@ impl<R> SetStatus<R> {
 }
 
 impl Store {
-    /// Moves an order to `processed` or `cancelled`, writes its event and the key row. `expected` is If-Match.
+    /// Moves an order to `processed` or `cancelled`, writes its event and the key row.
     ///
     /// # Errors
     /// [`StoreError::OrderNotFound`], [`StoreError::VersionMismatch`], [`StoreError::InvalidTransition`],
@@ -138,14 +134,14 @@ impl Store {
         key: IdempotencyKey,
         id: OrderId,
         to: OrderStatus,
-        expected: Option<i64>,
+        based_on: BasedOn,
         render: impl Fn(&Order) -> StoredResponse + Send + Sync + 'static,
     ) -> Result<Written, StoreError> {
         let work = SetStatus {
             key,
             id,
             to,
-            expected,
+            based_on,
             render,
         };
         let committed = self.inner.write(Place::Key(id.uuid()), work).await?;

@@ -3,6 +3,9 @@
 //! A replica answers only while it heard from its master within the last second, and a master that has nothing to send
 //! is silent for longer (half of `wal_sender_timeout`). So while a shard is read and its replicas hear nothing, this
 //! process writes its row of `ringwright.heartbeat`, which the replicas hear.
+//!
+//! Hearing is not replaying: a replica whose replay is paused hears each heartbeat and stays behind its position, by
+//! which it is told apart ([`super::positions`]). One that replays passes it at once.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -50,7 +53,7 @@ pub(super) async fn keep_replicas_fresh(store: Weak<Inner>) {
             let inner = Arc::clone(&inner);
             tokio::spawn(async move {
                 if let Err(error) = inner.write(Place::Shard(shard.ordinal), Beat { process }).await {
-                    tracing::debug!(shard = %shard.ordinal, %error, "no heartbeat was written");
+                    tracing::debug!(shard = %shard.ordinal, error = telemetry::chain(&error), "no heartbeat was written");
                 }
                 shard.end_beat();
             });

@@ -9,13 +9,16 @@ mod member;
 mod monitor;
 pub(crate) mod place;
 mod pool;
+mod positions;
 pub(crate) mod query;
+mod race;
 mod read;
 pub(crate) mod write;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
 use ring::{Ordinal, Ring};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -23,6 +26,7 @@ use tokio::task::AbortHandle;
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::failpoint::Failpoint;
+use crate::metrics::Metrics;
 use crate::token::{Lsn, Term};
 use member::Kind;
 use monitor::{Shard, Shards};
@@ -38,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) config: StoreConfig,
     pub(crate) places: Places,
     shards: Arc<Shards>,
+    pub(crate) metrics: Metrics,
     following: Mutex<Option<AbortHandle>>,
     pub(crate) failpoint: Failpoint,
 }
@@ -102,7 +107,8 @@ impl Store {
                 "the sample interval must be longer than nothing".to_owned(),
             ));
         }
-        let shards = Arc::new(Shards::new(config.clone()));
+        let metrics = Metrics::default();
+        let shards = Arc::new(Shards::new(config.clone(), metrics.clone()));
         let places = Places::new(ring);
         shards.follow(&places.ring());
         let following = tokio::spawn(follow_ring(places.watch(), Arc::clone(&shards))).abort_handle();
@@ -110,6 +116,7 @@ impl Store {
             config,
             places,
             shards,
+            metrics,
             following: Mutex::new(Some(following)),
             failpoint: Failpoint::default(),
         };
@@ -136,6 +143,12 @@ impl Store {
             .iter()
             .map(|shard| shard_health(shard))
             .collect()
+    }
+
+    /// Makes what this store counts visible: reads by who answered, waits for connections, redirects and the like, all
+    /// under the prefix `store`.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.inner.metrics.register(registry);
     }
 
     /// Stops the monitors and closes idle connections. Commits under way go on in their own tasks.

@@ -15,6 +15,7 @@ use super::latency::{HedgeBudget, Latency};
 use super::member::{Kind, Sample, ShardView};
 use super::pool::Pool;
 use crate::config::StoreConfig;
+use crate::metrics::Metrics;
 use crate::token::{Lsn, Term};
 
 /// A look that takes longer is given up, and with it its connection.
@@ -28,6 +29,7 @@ const SAMPLE: &str = "SELECT in_recovery, term, lsn, streaming, last_message_ms,
 pub(crate) struct Shards {
     config: StoreConfig,
     dialer: Arc<Dialer>,
+    metrics: Metrics,
     known: Mutex<HashMap<Ordinal, Arc<Shard>>>,
 }
 
@@ -56,11 +58,12 @@ pub(crate) struct Member {
 }
 
 impl Shards {
-    pub(crate) fn new(config: StoreConfig) -> Self {
+    pub(crate) fn new(config: StoreConfig, metrics: Metrics) -> Self {
         let dialer = Arc::new(Dialer::new(config.clone()));
         Self {
             config,
             dialer,
+            metrics,
             known: Mutex::default(),
         }
     }
@@ -118,6 +121,7 @@ impl Shards {
                 purpose,
                 self.config.pool.clone(),
                 Arc::clone(&self.dialer),
+                self.metrics.of_pool(purpose),
             ))
         };
         let member = Arc::new(Member {
@@ -193,8 +197,19 @@ impl Shard {
         }
     }
 
+    /// Whether looks at all members that began at or after `since` show that none has come to `term` yet.
+    pub(crate) fn never_reached(&self, term: Term, since: Instant) -> bool {
+        let hosts: Vec<String> = self.members().keys().cloned().collect();
+        self.view.borrow().never_reached(term, &hosts, since)
+    }
+
+    /// Says that somebody reads from this shard: samples of all its members should be fresh, also of those that may not
+    /// answer now, for they may in a moment.
     pub(crate) fn mark_read(&self) {
         self.read.store(true, Ordering::Relaxed);
+        for member in self.members().values() {
+            member.mark_used();
+        }
     }
 
     pub(crate) fn take_read_mark(&self) -> bool {
@@ -243,7 +258,7 @@ impl Member {
         self.nudge.notify_one();
     }
 
-    /// Says that somebody reads from this shard, so that samples should be fresh.
+    /// Says that somebody uses this member, so that samples should be fresh.
     pub(crate) fn mark_used(&self) {
         self.used.store(true, Ordering::Relaxed);
         if self.unused_looks.load(Ordering::Relaxed) > IDLE_LOOKS {
@@ -293,7 +308,7 @@ async fn look_forever(
         let looked = tokio::time::timeout(LOOK_LIMIT, look(&mut conn, &member.host, &dialer)).await;
         let last = match looked {
             Ok(Ok(sample)) => Ok(sample),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(telemetry::chain(&error)),
             Err(_) => Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
         };
         let pause = match &last {

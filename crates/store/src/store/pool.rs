@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connect::{Dialer, Purpose};
 use crate::config::PoolConfig;
+use crate::metrics::PoolMetrics;
 
 /// Callers that may wait for one connection each, as a multiple of the connections.
 const WAITING_PER_CONNECTION: usize = 16;
@@ -22,6 +23,7 @@ pub(crate) struct Pool {
     purpose: Purpose,
     config: PoolConfig,
     dialer: Arc<Dialer>,
+    metrics: PoolMetrics,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     idle: Mutex<VecDeque<Idle>>,
@@ -41,13 +43,20 @@ pub(crate) enum AcquireError {
 }
 
 impl Pool {
-    pub(crate) fn new(host: String, purpose: Purpose, config: PoolConfig, dialer: Arc<Dialer>) -> Self {
+    pub(crate) fn new(
+        host: String,
+        purpose: Purpose,
+        config: PoolConfig,
+        dialer: Arc<Dialer>,
+        metrics: PoolMetrics,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(config.connections as usize));
         Self {
             host,
             purpose,
             config,
             dialer,
+            metrics,
             permits,
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
@@ -56,7 +65,9 @@ impl Pool {
 
     /// A connection, the most recently used one first; opened if none is idle.
     pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Lease, AcquireError> {
-        let permit = self.permit().await?;
+        let permit = self.permit().await.inspect_err(|_| {
+            self.metrics.refusals.inc();
+        })?;
         let idle = self.take_idle();
         let conn = match idle {
             Some(conn) => conn,
@@ -79,6 +90,7 @@ impl Pool {
         }
         let _waiting = Waiting::enter(&self.waiting, self.config.connections as usize * WAITING_PER_CONNECTION)
             .ok_or(AcquireError::Full)?;
+        self.metrics.waits.inc();
         let permit = Arc::clone(&self.permits).acquire_owned();
         match tokio::time::timeout(self.config.acquire_timeout, permit).await {
             Ok(Ok(permit)) => Ok(permit),

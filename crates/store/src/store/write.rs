@@ -90,17 +90,29 @@ impl Inner {
         loop {
             let ordinal = way.shard().unwrap_or_else(|| self.shard_of(place));
             let setback = match self.try_once(place, ordinal, work, deadline).await {
-                Ok(committed) => return Ok(committed),
+                Ok(committed) => {
+                    self.metrics.unknown_settled.inc_by(u64::from(unknown.is_some()));
+                    return Ok(committed);
+                }
                 Err(setback) => setback,
             };
             match setback {
-                Setback::Final(error) => return Err(error),
+                // Not an answer of the shop's rules, so the earlier commit may have happened.
+                Setback::Final(error) if unknown.is_some() && !settles(&error) => {
+                    let why = unknown.unwrap_or_default();
+                    return Err(self.outcome_unknown(W::OPERATION, ordinal, why));
+                }
+                Setback::Final(error) => {
+                    self.metrics.unknown_settled.inc_by(u64::from(unknown.is_some()));
+                    return Err(error);
+                }
                 Setback::Redirected(redirect) => {
                     last = "the position is not owned there".to_owned();
                     self.follow(place, &mut way, &redirect).await;
                 }
                 Setback::Frozen => {
                     last = "the range is frozen by a move".to_owned();
+                    self.metrics.frozen_retries.inc();
                     jitter().await;
                 }
                 Setback::Wait(why) => {
@@ -115,12 +127,7 @@ impl Inner {
             }
             if Instant::now() >= deadline {
                 return Err(match unknown {
-                    Some(why) => StoreError::OutcomeUnknown {
-                        operation: W::OPERATION,
-                        shard: ordinal,
-                        why,
-                        retry_after: RETRY_AFTER,
-                    },
+                    Some(why) => self.outcome_unknown(W::OPERATION, ordinal, why),
                     None => self.unavailable(W::OPERATION, ordinal, &last, began.elapsed()),
                 });
             }
@@ -132,10 +139,12 @@ impl Inner {
         let Place::Key(key) = place else { return jitter().await };
         match way.redirected(redirect) {
             Turn::Go(target) => {
+                self.metrics.redirects.inc();
                 self.places.learn(redirect);
                 self.shards.get_or_add(target, &redirect.hosts);
             }
             Turn::GoSoon(target) => {
+                self.metrics.redirects.inc();
                 self.shards.get_or_add(target, &redirect.hosts);
                 jitter().await;
             }
@@ -204,7 +213,7 @@ impl Inner {
             }
             Err(AcquireError::Dial(error)) => {
                 member.lost_a_connection();
-                Err(Setback::Wait(error.to_string()))
+                Err(Setback::Wait(telemetry::chain(&error)))
             }
         }
     }
@@ -244,7 +253,7 @@ impl Inner {
                 shard: shard.ordinal,
                 source,
             }),
-            (Refusal::Sql(error), _) => Setback::Wait(error.to_string()),
+            (Refusal::Sql(error), _) => Setback::Wait(telemetry::chain(&error)),
         }
     }
 
@@ -264,6 +273,16 @@ impl Inner {
         }
     }
 
+    fn outcome_unknown(&self, operation: &'static str, shard: Ordinal, why: String) -> StoreError {
+        self.metrics.unknown_open.inc();
+        StoreError::OutcomeUnknown {
+            operation,
+            shard,
+            why,
+            retry_after: RETRY_AFTER,
+        }
+    }
+
     fn shard_of(&self, place: Place) -> Ordinal {
         match place {
             Place::Key(key) => self.places.locate(row_position(key)),
@@ -275,6 +294,18 @@ impl Inner {
 /// The ring position an id begins with.
 pub(crate) fn row_position(id: Uuid) -> row_id::Position {
     row_id::Position::new((id.as_u128() >> 96) as u32)
+}
+
+/// Whether an error tells that an earlier run of the same transaction was not committed: it comes from the rules of the
+/// shop, which a transaction looks at after it has looked for its own earlier run.
+fn settles(error: &StoreError) -> bool {
+    !matches!(
+        error,
+        StoreError::Unavailable { .. }
+            | StoreError::NoSuchShard { .. }
+            | StoreError::Database { .. }
+            | StoreError::BadRow { .. }
+    )
 }
 
 async fn run_body<W: Work>(conn: &mut PgConnection, work: &W) -> Result<W::Output, Refusal> {

@@ -7,7 +7,7 @@ use row_id::ClaimId;
 use super::shards::{Shards, key, new_user, render_user, user_of};
 use crate::contacts::{ClaimJanitor, ClaimsSettled};
 use crate::idempotency::KeyJanitor;
-use crate::{ReadAt, StoreError};
+use crate::{BasedOn, ReadAt, StoreError};
 
 const STEPS: [&str; 5] = [
     "begun",
@@ -150,7 +150,7 @@ async fn a_creator_that_wakes_up_after_the_janitor_does_not_use_what_was_given_a
     left.email_address = new_user().email_address;
     shards
         .store
-        .update_user(key(), heir_id, None, left, render_user)
+        .update_user(key(), heir_id, BasedOn::Any, left, render_user)
         .await
         .unwrap();
     let made = shards.store.create_user(late, new, render_user).await.unwrap();
@@ -207,7 +207,7 @@ async fn an_update_that_died_before_the_write_is_undone_and_one_after_it_is_kept
         new.email_address = new_user().email_address;
         store.inner.failpoint.arm(step);
         store
-            .update_user(key(), id, None, new.clone(), render_user)
+            .update_user(key(), id, BasedOn::Any, new.clone(), render_user)
             .await
             .unwrap_err();
         let settled = clean_up(&shards).await;
@@ -239,7 +239,7 @@ async fn an_update_that_wakes_up_after_the_janitor_finds_another_version() {
     shards.store.inner.failpoint.arm("new contacts claimed");
     shards
         .store
-        .update_user(key(), id, Some(1), changed.clone(), render_user)
+        .update_user(key(), id, BasedOn::version(1), changed.clone(), render_user)
         .await
         .unwrap_err();
     clean_up(&shards).await;
@@ -271,7 +271,7 @@ async fn a_claim_of_another_in_progress_is_waited_for_and_then_told() {
     let mut other = new_user();
     other.email_address = new.email_address;
     let told = shards.store.create_user(key(), other, render_user).await;
-    assert!(matches!(told, Err(StoreError::InProgress { .. })), "{told:?}");
+    assert!(matches!(told, Err(StoreError::ClaimPending { .. })), "{told:?}");
     assert_eq!(shards.total("SELECT count(*) FROM ringwright.contact_claims").await, 1);
     shards.end().await;
 }

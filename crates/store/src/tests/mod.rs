@@ -16,4 +16,5 @@ mod roles;
 mod routing;
 mod schema;
 mod shards;
+mod tokens;
 mod users;

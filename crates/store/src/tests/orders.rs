@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::shards::{Shards, key, new_user, render_user, user_of};
 use crate::orders::{NewOrder, Order, OrderStatus};
-use crate::{ReadAt, ReadTokens, RequestHash, StoreError, StoredResponse, Written};
+use crate::{BasedOn, ReadAt, ReadTokens, RequestHash, StoreError, StoredResponse, Written};
 
 pub(super) fn new_order(user_id: UserId) -> NewOrder {
     NewOrder {
@@ -156,22 +156,22 @@ async fn states_go_forward_only_with_one_numbered_event_each() {
     let order = place(&shards, user).await;
 
     let stale = store
-        .set_order_status(key(), order, OrderStatus::Processed, Some(7), render_order)
+        .set_order_status(key(), order, OrderStatus::Processed, BasedOn::version(7), render_order)
         .await;
     assert!(
-        matches!(
-            stale,
-            Err(StoreError::VersionMismatch {
-                expected: 7,
-                current: 1
-            })
-        ),
+        matches!(stale, Err(StoreError::VersionMismatch { current: 1 })),
         "{stale:?}"
     );
 
     let process = key();
     let done = store
-        .set_order_status(process.clone(), order, OrderStatus::Processed, Some(1), render_order)
+        .set_order_status(
+            process.clone(),
+            order,
+            OrderStatus::Processed,
+            BasedOn::version(1),
+            render_order,
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -179,7 +179,13 @@ async fn states_go_forward_only_with_one_numbered_event_each() {
         (2, Some("\"2\""))
     );
     let repeat = store
-        .set_order_status(process, order, OrderStatus::Processed, Some(1), render_order)
+        .set_order_status(
+            process,
+            order,
+            OrderStatus::Processed,
+            BasedOn::version(1),
+            render_order,
+        )
         .await
         .unwrap();
     assert!(
@@ -188,7 +194,9 @@ async fn states_go_forward_only_with_one_numbered_event_each() {
     );
 
     for to in [OrderStatus::Processed, OrderStatus::Cancelled] {
-        let refused = store.set_order_status(key(), order, to, None, render_order).await;
+        let refused = store
+            .set_order_status(key(), order, to, BasedOn::Any, render_order)
+            .await;
         let Err(StoreError::InvalidTransition {
             from: OrderStatus::Processed,
             to: refused_to,
@@ -201,12 +209,12 @@ async fn states_go_forward_only_with_one_numbered_event_each() {
     }
     let cancelled = place(&shards, user).await;
     store
-        .set_order_status(key(), cancelled, OrderStatus::Cancelled, None, render_order)
+        .set_order_status(key(), cancelled, OrderStatus::Cancelled, BasedOn::Any, render_order)
         .await
         .unwrap();
     let missing = OrderId::generate(user.position());
     let refused = store
-        .set_order_status(key(), missing, OrderStatus::Processed, None, render_order)
+        .set_order_status(key(), missing, OrderStatus::Processed, BasedOn::Any, render_order)
         .await;
     assert!(matches!(refused, Err(StoreError::OrderNotFound(_))), "{refused:?}");
 
@@ -400,7 +408,7 @@ async fn an_order_gets_one_invoice_with_a_number_of_its_shard() {
         None
     );
     store
-        .set_order_status(key(), cancelled, OrderStatus::Cancelled, None, render_order)
+        .set_order_status(key(), cancelled, OrderStatus::Cancelled, BasedOn::Any, render_order)
         .await
         .unwrap();
     let refused = store.generate_invoice(key(), cancelled, details, render).await;

@@ -5,6 +5,7 @@ use row_id::EventId;
 
 use super::orders::{new_order, place, render_order};
 use super::shards::{Shards, key};
+use crate::BasedOn;
 use crate::orders::OrderStatus;
 
 const HOLD: Duration = Duration::from_secs(30);
@@ -17,7 +18,7 @@ async fn an_event_is_left_to_its_writer_first_and_then_taken_once() {
     let user = shards.create_user().await;
     let order = place(&shards, user).await;
     store
-        .set_order_status(key(), order, OrderStatus::Processed, None, render_order)
+        .set_order_status(key(), order, OrderStatus::Processed, BasedOn::Any, render_order)
         .await
         .unwrap();
     assert!(

@@ -1,31 +1,36 @@
 //! Reads from a physical replica: `RINGWRIGHT_TEST_REPLICA` is the `host:port` of a replica of the server in
 //! `RINGWRIGHT_TEST_POSTGRES` that streams under the `application_name` 127 (the first label of a proxy's address).
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use ring::Ordinal;
 use sqlx::Connection;
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::orders::{new_order, order_of, render_order};
 use super::proxy::Proxy;
-use super::shards::{Shards, eventually, key, run, server};
+use super::shards::{Shards, eventually, key, run, server, superuser};
 use crate::store::MemberRole;
-use crate::{ReadAt, ReadRace, ReadTokens};
+use crate::{ReadAt, ReadDefaults, ReadRace, ReadTokens};
 
-/// There is one replica, and one of the tests makes it wait.
-static REPLICA: Mutex<()> = Mutex::const_new(());
+/// There is one replica, and some of the tests make it wait. This lock of the server is held by one test at a time, also
+/// of several processes.
+const ALONE: &str =
+    "SET lock_timeout = '300s'; SELECT pg_advisory_lock(hashtext('ringwright: the replica of the tests'))";
 
 struct Pair {
     shards: Shards,
     /// A connection to the replica itself.
     replica: sqlx::PgConnection,
     _proxy: Proxy,
-    _alone: MutexGuard<'static, ()>,
+    /// Holds the lock.
+    _alone: sqlx::PgConnection,
 }
 
 async fn pair() -> Pair {
-    let alone = REPLICA.lock().await;
+    let mut alone = superuser("postgres").await;
+    run(&mut alone, ALONE).await;
     let replica = std::env::var("RINGWRIGHT_TEST_REPLICA")
         .expect("RINGWRIGHT_TEST_REPLICA must be a replica's host:port (`make servers` starts one)");
     let mut shards = Shards::start(1).await;
@@ -59,11 +64,9 @@ fn raced(tokens: &ReadTokens) -> ReadAt {
 
 #[tokio::test]
 async fn every_read_sees_its_own_write_whoever_answers_and_replicas_answer_too() {
-    let mut pair = pair().await;
+    let pair = pair().await;
     let shards = &pair.shards;
     let user = shards.create_user().await;
-    let reads = "SELECT coalesce(sum(xact_commit), 0)::bigint FROM pg_stat_database WHERE datname = current_database()";
-    let before: i64 = sqlx::query_scalar(reads).fetch_one(&mut pair.replica).await.unwrap();
     for _ in 0..200 {
         let written = shards
             .store
@@ -82,9 +85,34 @@ async fn every_read_sees_its_own_write_whoever_answers_and_replicas_answer_too()
             assert!(read.token.lsn >= written.token.lsn);
         }
     }
-    let asked: i64 = sqlx::query_scalar(reads).fetch_one(&mut pair.replica).await.unwrap();
-    assert!(asked > before, "the replica was never asked");
+    let by = ["master", "replica"].map(|role| shards.counted(&format!("reads_total{{role=\"{role}\"}}")));
+    assert_eq!(by.iter().sum::<u64>(), 600, "each read is counted once: {by:?}");
+    assert!(by[1] > 0, "the replica never answered");
     pair.shards.end().await;
+}
+
+/// Runs `body` while the replica receives and does not replay. It replays again in any case: other tests share it.
+async fn while_replay_is_paused(replica: &mut sqlx::PgConnection, body: impl Future<Output = ()>) {
+    run(replica, "SELECT pg_wal_replay_pause()").await;
+    let body = async {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let state = "SELECT pg_get_wal_replay_pause_state()";
+        while sqlx::query_scalar::<_, String>(state)
+            .fetch_one(&mut *replica)
+            .await
+            .unwrap()
+            != "paused"
+        {
+            assert!(Instant::now() < deadline, "the replica goes on replaying");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        body.await;
+    };
+    let outcome = AssertUnwindSafe(body).catch_unwind().await;
+    run(replica, "SELECT pg_wal_replay_resume()").await;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
 }
 
 #[tokio::test]
@@ -92,23 +120,64 @@ async fn a_replica_that_does_not_replay_leaves_newer_tokens_to_the_master() {
     let mut pair = pair().await;
     let shards = &pair.shards;
     let user = shards.create_user().await;
-    run(&mut pair.replica, "SELECT pg_wal_replay_pause()").await;
-    let written = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
-    let mut tokens = ReadTokens::default();
-    tokens.add(written.token);
-    for _ in 0..50 {
-        let read = shards
+    while_replay_is_paused(&mut pair.replica, async {
+        let written = shards
             .store
-            .get_order(order_of(&written), &raced(&tokens))
+            .create_order(key(), new_order(user), render_order)
             .await
             .unwrap();
-        assert!(read.value.is_some());
-    }
-    run(&mut pair.replica, "SELECT pg_wal_replay_resume()").await;
+        let mut tokens = ReadTokens::default();
+        tokens.add(written.token);
+        for _ in 0..50 {
+            let read = shards
+                .store
+                .get_order(order_of(&written), &raced(&tokens))
+                .await
+                .unwrap();
+            assert!(read.value.is_some());
+        }
+    })
+    .await;
+    pair.shards.end().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_replay_shows_nobody_what_is_older_than_the_allowed_staleness() {
+    let mut pair = pair().await;
+    let shards = &pair.shards;
+    let user = shards.create_user().await;
+    let without_token = raced(&ReadTokens::default());
+    let old_token = raced(&{
+        let mut tokens = ReadTokens::default();
+        tokens.add(shards.store.get_user(user, &without_token).await.unwrap().token);
+        tokens
+    });
+    let staleness = ReadDefaults::default().max_staleness;
+    while_replay_is_paused(&mut pair.replica, async {
+        let written = shards
+            .store
+            .create_order(key(), new_order(user), render_order)
+            .await
+            .unwrap();
+        let acknowledged = Instant::now();
+        let (mut after, mut by_replica) = (0, 0);
+        while after < 50 {
+            for at in [&without_token, &old_token] {
+                let late_enough = acknowledged.elapsed() > staleness;
+                if late_enough && after == 0 {
+                    by_replica = shards.counted("reads_total{role=\"replica\"}");
+                }
+                let read = shards.store.get_order(order_of(&written), at).await.unwrap();
+                // Before, a replica may answer that there is no such order.
+                assert!(read.value.is_some() || !late_enough, "{:?}", acknowledged.elapsed());
+                after += u32::from(late_enough);
+            }
+            // Heartbeats go on and reach the replica, which must not pass for fresh by them.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(shards.counted("reads_total{role=\"replica\"}"), by_replica);
+    })
+    .await;
     pair.shards.end().await;
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use ring::{Generation, Ordinal, Tokens};
 use row_id::UserId;
 
@@ -9,7 +11,7 @@ use super::orders::{new_order, order_of, place, render_order};
 use super::shards::{Shards, eventually, key, new_user, render_user};
 use crate::orders::OrderStatus;
 use crate::store::MemberRole;
-use crate::{ReadAt, ReadTokens, StoreError};
+use crate::{BasedOn, ReadAt, StoreError};
 
 const ALL: u64 = 1 << 32;
 
@@ -63,7 +65,7 @@ async fn writes_and_reads_follow_a_move_that_the_ring_does_not_tell_yet() {
     let missing = row_id::OrderId::generate(user.position());
     let absent = shards
         .store
-        .set_order_status(key(), missing, OrderStatus::Processed, None, render_order)
+        .set_order_status(key(), missing, OrderStatus::Processed, BasedOn::Any, render_order)
         .await;
     assert!(
         matches!(absent, Err(StoreError::OrderNotFound(_))),
@@ -80,6 +82,7 @@ async fn writes_and_reads_follow_a_move_that_the_ring_does_not_tell_yet() {
             .await,
         0
     );
+    assert!(shards.counted("redirects_total") > 0);
     shards.end().await;
 }
 
@@ -143,6 +146,8 @@ async fn a_frozen_range_delays_writes_and_not_the_masters_reads() {
     placed.unwrap();
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(90), "{took:?}");
+    assert!(shards.counted("frozen_retries_total") > 0);
+    assert_eq!(shards.counted("reads_total{role=\"master\"}"), 1);
     shards.end().await;
 }
 
@@ -232,6 +237,29 @@ async fn a_commit_whose_answer_is_lost_is_settled_by_its_key() {
                 .is_some()
         );
     }
+    assert_eq!(shards.counted("unknown_commits_total{end=\"settled\"}"), 2);
+    assert_eq!(shards.counted("unknown_commits_total{end=\"open\"}"), 0);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn a_commit_of_unknown_outcome_stays_unknown_when_its_repetition_fails() {
+    let shards = Shards::start(1).await;
+    let user = shards.create_user().await;
+    let refuse_the_second = "CREATE SEQUENCE public.runs;
+        CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+            IF nextval('public.runs') > 1 THEN
+                RAISE EXCEPTION 'out of order';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION public.refuse()";
+    shards.execute(Ordinal(0), refuse_the_second).await;
+    shards.proxies[0].lose_commits(1);
+    let unknown = shards.store.create_order(key(), new_order(user), render_order).await;
+    assert!(matches!(unknown, Err(StoreError::OutcomeUnknown { .. })), "{unknown:?}");
+    assert_eq!(shards.counted("unknown_commits_total{end=\"open\"}"), 1);
     shards.end().await;
 }
 
@@ -377,22 +405,6 @@ async fn a_server_that_takes_no_writes_is_not_written_to_and_not_blamed_on_the_c
 }
 
 #[tokio::test]
-async fn a_read_with_a_token_of_a_later_term_is_refused_by_an_older_master() {
-    let shards = Shards::with(1, |config| config.read_deadline = Duration::from_secs(1)).await;
-    let user = shards.create_user().await;
-    let mut token = shards.store.get_user(user, &ReadAt::default()).await.unwrap().token;
-    let mut tokens = ReadTokens::default();
-    tokens.add(token);
-    assert!(shards.store.get_user(user, &ReadAt::session(tokens)).await.is_ok());
-    token.term.0 += 1;
-    let mut tokens = ReadTokens::default();
-    tokens.add(token);
-    let refused = shards.store.get_user(user, &ReadAt::session(tokens)).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
-    shards.end().await;
-}
-
-#[tokio::test]
 async fn credentials_are_read_again_when_a_login_is_refused() {
     let shards = Shards::with(1, |config| {
         // Nothing there yet: as when the Secret is mounted later than the program starts.
@@ -438,6 +450,41 @@ async fn past_its_connections_and_queue_a_member_is_unavailable_at_once() {
         .count();
     assert!(unavailable >= 20, "{unavailable}");
     assert!(outcomes.iter().any(Result::is_ok));
+    assert_eq!(
+        shards.counted("pool_refusals_total{pool=\"write\"}"),
+        unavailable as u64
+    );
+    assert!(shards.counted("pool_waits_total{pool=\"write\"}") >= 16);
     drop(blocker);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn reads_past_the_connections_and_queue_are_refused_and_do_not_queue_again() {
+    let shards = Shards::with(1, |config| {
+        config.pool.connections = 1;
+        config.pool.acquire_timeout = Duration::from_millis(100);
+        config.read_deadline = Duration::from_secs(60);
+    })
+    .await;
+    let user = shards.create_user().await;
+    let mut blocker = shards.superuser(Ordinal(0)).await;
+    super::shards::run(&mut blocker, "BEGIN; LOCK TABLE shop.users IN ACCESS EXCLUSIVE MODE").await;
+    let at = ReadAt::default();
+    let mut reads: FuturesUnordered<_> = (0..30).map(|_| shards.store.get_user(user, &at)).collect();
+    let is_full = |outcome: &Result<_, StoreError>| {
+        // Long before the deadline, until which the one that has the connection waits for the lock.
+        matches!(outcome, Err(StoreError::Unavailable { waited, .. }) if *waited < Duration::from_secs(30))
+    };
+    for _ in 0..29 {
+        let refused = reads.next().await.unwrap();
+        assert!(is_full(&refused), "{refused:?}");
+    }
+    for refused in shards.store.get_users(&[user, UserId::generate()], &at).await {
+        assert!(is_full(&refused), "{refused:?}");
+    }
+    super::shards::run(&mut blocker, "ROLLBACK").await;
+    assert!(reads.next().await.unwrap().unwrap().value.is_some());
+    drop((reads, blocker));
     shards.end().await;
 }

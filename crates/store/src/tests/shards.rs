@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use ring::{Epoch, Ordinal, Range, Ring, Shard, ShardState, Tokens, Weight, plan};
 use row_id::{Position, UserId};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -228,6 +229,20 @@ impl Shards {
 
     pub(super) async fn execute(&self, shard: Ordinal, sql: impl Into<String>) {
         run(&mut self.superuser(shard).await, sql).await;
+    }
+
+    /// A counter of the store as a program shows it, such as `reads_total{role="master"}`.
+    pub(super) fn counted(&self, counter: &str) -> u64 {
+        let mut registry = Registry::default();
+        self.store.register_metrics(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let name = format!("store_{counter} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&name));
+        value
+            .unwrap_or_else(|| panic!("{counter} is not in {text}"))
+            .parse()
+            .unwrap()
     }
 
     pub(super) async fn create_user(&self) -> UserId {

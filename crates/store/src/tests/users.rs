@@ -3,7 +3,7 @@ use std::sync::Arc;
 use row_id::UserId;
 
 use super::shards::{Shards, key, new_user, render_user, user_of};
-use crate::{ReadAt, ReadTokens, RequestHash, StoreError};
+use crate::{BasedOn, ReadAt, ReadTokens, RequestHash, StoreError};
 
 #[tokio::test]
 async fn a_user_lies_where_its_id_says_and_its_contacts_are_held() {
@@ -139,7 +139,9 @@ async fn changed_contacts_are_claimed_anew_and_old_ones_are_free_again() {
 
     let mut wanted = ada.clone();
     wanted.email_address = bob.email_address.clone();
-    let taken = store.update_user(key(), ada_id, None, wanted, render_user).await;
+    let taken = store
+        .update_user(key(), ada_id, BasedOn::Any, wanted, render_user)
+        .await;
     assert!(matches!(taken, Err(StoreError::EmailTaken)), "{taken:?}");
 
     let mut moved = ada.clone();
@@ -147,28 +149,24 @@ async fn changed_contacts_are_claimed_anew_and_old_ones_are_free_again() {
     moved.first_name = "Augusta".to_owned();
     let update = key();
     let changed = store
-        .update_user(update.clone(), ada_id, Some(1), moved.clone(), render_user)
+        .update_user(update.clone(), ada_id, BasedOn::version(1), moved.clone(), render_user)
         .await
         .unwrap();
     assert_eq!(changed.response.etag.as_deref(), Some("\"2\""));
     let repeat = store
-        .update_user(update, ada_id, Some(1), moved.clone(), render_user)
+        .update_user(update, ada_id, BasedOn::version(1), moved.clone(), render_user)
         .await
         .unwrap();
     assert!(repeat.repeated && repeat.response == changed.response);
-    let stale = store.update_user(key(), ada_id, Some(1), moved, render_user).await;
+    let stale = store
+        .update_user(key(), ada_id, BasedOn::version(1), moved, render_user)
+        .await;
     assert!(
-        matches!(
-            stale,
-            Err(StoreError::VersionMismatch {
-                expected: 1,
-                current: 2
-            })
-        ),
+        matches!(stale, Err(StoreError::VersionMismatch { current: 2 })),
         "{stale:?}"
     );
     let nobody = store
-        .update_user(key(), UserId::generate(), None, new_user(), render_user)
+        .update_user(key(), UserId::generate(), BasedOn::Any, new_user(), render_user)
         .await;
     assert!(matches!(nobody, Err(StoreError::UserNotFound(_))), "{nobody:?}");
 
@@ -193,7 +191,7 @@ async fn updates_at_once_without_a_version_all_happen_one_after_another() {
     let updates = (0..4).map(|round| {
         let mut new = new.clone();
         new.first_name = format!("Ada {round}");
-        shards.store.update_user(key(), id, None, new, render_user)
+        shards.store.update_user(key(), id, BasedOn::Any, new, render_user)
     });
     for outcome in futures::future::join_all(updates).await {
         outcome.unwrap();
@@ -232,7 +230,7 @@ async fn an_address_never_belongs_to_two_users() {
                 with.email_address = contested.clone();
                 if shards
                     .store
-                    .update_user(key(), id, None, with, render_user)
+                    .update_user(key(), id, BasedOn::Any, with, render_user)
                     .await
                     .is_ok()
                 {
@@ -241,7 +239,7 @@ async fn an_address_never_belongs_to_two_users() {
                 }
                 shards
                     .store
-                    .update_user(key(), id, None, own.clone(), render_user)
+                    .update_user(key(), id, BasedOn::Any, own.clone(), render_user)
                     .await
                     .unwrap();
             }

@@ -72,8 +72,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::EmailTaken`], [`StoreError::MobileTaken`], [`StoreError::KeyReuse`],
-    /// [`StoreError::InProgress`] (the same key, or another request for the same contact, is at work), and what every
-    /// write can meet; after the latter a repeat with the same key goes on where this one ended.
+    /// [`StoreError::InProgress`] (the same key is at work), [`StoreError::ClaimPending`] (another request for the same
+    /// contact is), and what every write can meet; after the latter a repeat with the same key goes on where this one
+    /// ended.
     pub async fn create_user(
         &self,
         key: IdempotencyKey,
@@ -216,7 +217,10 @@ impl Attempt {
         }
         let conflict = matches!(
             error,
-            StoreError::EmailTaken | StoreError::MobileTaken | StoreError::InProgress { .. }
+            StoreError::EmailTaken
+                | StoreError::MobileTaken
+                | StoreError::InProgress { .. }
+                | StoreError::ClaimPending { .. }
         );
         // Past the lease another attempt may work under the same user id and have stamped the claims before this one
         // did: then only the janitor may release them.
@@ -233,7 +237,10 @@ impl Attempt {
             holder: self.holder,
         };
         if let Err(after) = self.at_key(change).await {
-            tracing::warn!(%after, "the lease of an idempotency key runs until its end");
+            tracing::warn!(
+                error = telemetry::chain(&after),
+                "the lease of an idempotency key runs until its end"
+            );
         }
         error
     }

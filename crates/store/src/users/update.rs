@@ -17,6 +17,7 @@ use crate::orders::now_after;
 use crate::store::Store;
 use crate::store::fault::Refusal;
 use crate::store::write::{Committed, Place, Work};
+use crate::version::BasedOn;
 
 /// Tries when the user is changed by others meanwhile and the caller named no version.
 const TRIES: usize = 5;
@@ -31,17 +32,17 @@ const UPDATE: &str = with_key!(
 );
 
 impl Store {
-    /// Replaces what a user's caller may set. `expected` is If-Match; `None` overwrites whatever is there.
+    /// Replaces what a user's caller may set. [`BasedOn::Any`] overwrites whatever is there.
     ///
     /// # Errors
     /// [`StoreError::UserNotFound`], [`StoreError::VersionMismatch`], [`StoreError::EmailTaken`],
-    /// [`StoreError::MobileTaken`], [`StoreError::InProgress`] (another request for the same contact is at work),
+    /// [`StoreError::MobileTaken`], [`StoreError::ClaimPending`] (another request for the same contact is at work),
     /// [`StoreError::KeyReuse`], and what every write can meet.
     pub async fn update_user(
         &self,
         key: IdempotencyKey,
         id: UserId,
-        expected: Option<i64>,
+        based_on: BasedOn,
         new: NewUser,
         render: impl Fn(&User) -> StoredResponse + Send + Sync + 'static,
     ) -> Result<Written, StoreError> {
@@ -49,7 +50,7 @@ impl Store {
             store: self.clone(),
             key,
             id,
-            expected,
+            based_on,
             new,
         };
         let render = std::sync::Arc::new(render);
@@ -69,7 +70,7 @@ struct Update {
     store: Store,
     key: IdempotencyKey,
     id: UserId,
-    expected: Option<i64>,
+    based_on: BasedOn,
     new: NewUser,
 }
 
@@ -83,7 +84,7 @@ impl Update {
             let before = Before {
                 key: self.key.clone(),
                 id: self.id,
-                expected: self.expected,
+                based_on: self.based_on.clone(),
             };
             let before = self.at_user(before).await?;
             let user = match before.value {
@@ -96,10 +97,7 @@ impl Update {
                 None => current = user.version + 1,
             }
         }
-        Err(StoreError::VersionMismatch {
-            expected: self.expected.unwrap_or(current),
-            current,
-        })
+        Err(StoreError::VersionMismatch { current })
     }
 
     /// Claims what is new, writes, and settles the claims; `None` if the user was changed meanwhile.
@@ -181,7 +179,7 @@ enum Found {
 struct Before {
     key: IdempotencyKey,
     id: UserId,
-    expected: Option<i64>,
+    based_on: BasedOn,
 }
 
 impl Work for Before {
@@ -195,14 +193,8 @@ impl Work for Before {
             return Ok(Found::Repeated(Keyed::repeated(first)));
         }
         let user = user.ok_or(StoreError::UserNotFound(self.id))?;
-        if let Some(expected) = self.expected
-            && expected != user.version
-        {
-            return Err(StoreError::VersionMismatch {
-                expected,
-                current: user.version,
-            }
-            .into());
+        if !self.based_on.allows(user.version) {
+            return Err(StoreError::VersionMismatch { current: user.version }.into());
         }
         Ok(Found::Now(Box::new(user)))
     }
