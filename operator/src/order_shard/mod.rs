@@ -19,11 +19,13 @@ mod parameters;
 mod passwords;
 mod patroni_api;
 mod pod_exec;
+mod preparation;
 mod quantity;
 mod reconcile;
 mod reload;
 mod rollout;
 mod secrets;
+mod settings;
 mod shard;
 mod status;
 mod storage;
@@ -55,7 +57,9 @@ use bootstrap::StartWatch;
 use database::{Done, Prepared};
 use failover::MasterWatch;
 use patroni_api::PatroniApi;
+use preparation::Preparation;
 use reconcile::ReconcileError;
+use settings::Agreement;
 
 /// Shards reconciled at the same time: most of a reconcile is waiting for answers.
 const CONCURRENCY: u16 = 16;
@@ -72,11 +76,15 @@ pub(crate) struct Shards {
 }
 
 /// What is remembered of one shard; all of it can be forgotten, at the price of looking again.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Memory {
     master: MasterWatch,
     start: StartWatch,
     database: Option<(Done, Prepared)>,
+    /// The work on the database that is under way.
+    preparation: Option<Preparation>,
+    /// The parameters that were last found in force.
+    agreed: Option<Agreement>,
     /// When Patroni was last given another configuration.
     configured: Option<Instant>,
 }

@@ -3,6 +3,7 @@
 use crds::{DurabilityNow, Failover, OrderShard, OrderShardStatus};
 use kube::ResourceExt;
 
+use super::database::Prepared;
 use super::durability::Commit;
 use super::members::Member;
 use super::observe::Observed;
@@ -19,6 +20,9 @@ pub(crate) enum Because {
     InvalidSpec,
     /// Stalled: the volumes cannot get the size asked for.
     StorageRefused,
+    /// Stalled: PostgreSQL does not know a parameter of the specification, or does not take its value; everything else goes
+    /// on, and the message names the parameter.
+    ParametersRefused,
     /// Stalled: the volume belongs to another shard or cluster, or a newer operator has migrated it.
     DatabaseRefused,
     /// Stalled: the shard is to be deleted but owns keys, which would be lost.
@@ -51,6 +55,7 @@ impl Reason for Because {
             Self::Settled => "Settled",
             Self::InvalidSpec => "InvalidSpec",
             Self::StorageRefused => "StorageRefused",
+            Self::ParametersRefused => "ParametersRefused",
             Self::DatabaseRefused => "DatabaseRefused",
             Self::OwnsRanges => "OwnsRanges",
             Self::WaitingForCredentials => "WaitingForCredentials",
@@ -192,6 +197,25 @@ fn state_of(member: &Member) -> String {
 pub(crate) struct DatabaseFacts {
     pub schema_version: Option<i64>,
     pub initialised: bool,
+}
+
+impl DatabaseFacts {
+    /// After the step.
+    pub(crate) fn of(prepared: Prepared) -> Self {
+        Self {
+            schema_version: Some(prepared.schema.0),
+            initialised: true,
+        }
+    }
+
+    /// Without a master the last thing known of the database is what the status says.
+    pub(crate) fn remembered(resource: &OrderShard) -> Self {
+        let status = resource.status.as_ref();
+        Self {
+            schema_version: status.and_then(|s| s.schema_version),
+            initialised: status.is_some_and(|s| s.initialised),
+        }
+    }
 }
 
 /// Puts the status together. Without a view (the specification is invalid) what was known stays.

@@ -2,8 +2,8 @@ use ring::{Generation, Ordinal, Range};
 use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection};
 
-use super::shards::{database, drop_database, passwords, refusal, run, superuser};
-use crate::admin::{self, AdminError, AdminTarget, PgSslMode, RangeState, Role, ShardIdentity};
+use super::shards::{database, drop_database, empty_database, eventually, passwords, refusal, run, superuser};
+use crate::admin::{self, AdminError, AdminTarget, PgSslMode, RangeState, Role, SettingKind, ShardIdentity};
 
 const HALVES: [Range; 2] = [
     Range { lo: 0, hi: 1 << 31 },
@@ -62,6 +62,87 @@ async fn a_database_that_is_newer_than_this_program_is_refused() {
     assert!(matches!(refused, Err(AdminError::Migrate(_))), "{refused:?}");
     conn.close().await.unwrap();
     drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn two_operators_that_migrate_at_once_take_turns_and_tell_each_version() {
+    let name = empty_database().await;
+    let (mut one, mut two) = (superuser(&name).await, superuser(&name).await);
+    let (mut told_one, mut told_two) = (Vec::new(), Vec::new());
+    let (first, second) = tokio::join!(
+        admin::migrate_telling(&mut one, |version| told_one.push(version)),
+        admin::migrate_telling(&mut two, |version| told_two.push(version)),
+    );
+    assert_eq!(first.unwrap(), admin::newest_schema_version());
+    assert_eq!(second.unwrap(), admin::newest_schema_version());
+    let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM ringwright.schema_migrations ORDER BY version")
+        .fetch_all(&mut one)
+        .await
+        .unwrap();
+    // Whoever looks a moment later finds some applied already.
+    for told in [&told_one, &told_two] {
+        let told: Vec<i64> = told.iter().map(|version| version.0).collect();
+        assert!(applied.ends_with(&told), "{told:?}");
+    }
+    assert_eq!(told_one.len().max(told_two.len()), applied.len());
+    let mut told = 0;
+    admin::migrate_telling(&mut one, |_| told += 1).await.unwrap();
+    assert_eq!(told, 0, "nothing is left to apply");
+    drop((one, two));
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_a_lock_is_seen_from_beside_until_it_is_gone() {
+    let name = empty_database().await;
+    let (mut holder, mut waiter, mut beside) = (superuser(&name).await, superuser(&name).await, superuser(&name).await);
+    let backend = admin::backend(&mut waiter).await.unwrap();
+    assert_eq!(admin::blockers(&mut beside, backend).await.unwrap(), Some(0));
+    run(&mut holder, "CREATE TABLE held (); BEGIN; LOCK TABLE held").await;
+    let waiting = tokio::spawn(async move {
+        run(&mut waiter, "LOCK TABLE held").await;
+    });
+    eventually("it waits", || {
+        let name = name.clone();
+        async move { admin::blockers(&mut superuser(&name).await, backend).await.unwrap() == Some(1) }
+    })
+    .await;
+    waiting.abort();
+    run(&mut holder, "ROLLBACK").await;
+    eventually("it is gone", || {
+        let name = name.clone();
+        async move {
+            admin::blockers(&mut superuser(&name).await, backend)
+                .await
+                .unwrap()
+                .is_none()
+        }
+    })
+    .await;
+    drop((holder, beside));
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn settings_are_read_with_their_units_limits_and_sources() {
+    let mut conn = superuser("postgres").await;
+    run(&mut conn, "SET work_mem = '9MB'").await;
+    let settings = admin::read_settings(&mut conn).await.unwrap();
+    let of = |name: &str| settings.iter().find(|setting| setting.name == name).unwrap().clone();
+    let work_mem = of("work_mem");
+    assert_eq!(
+        (
+            work_mem.value.as_str(),
+            work_mem.unit.as_deref(),
+            work_mem.kind,
+            work_mem.source.as_str()
+        ),
+        ("9216", Some("kB"), SettingKind::Integer, "session")
+    );
+    assert_eq!(work_mem.limits, Some(("64".to_owned(), "2147483647".to_owned())));
+    assert!(of("wal_compression").words.contains(&"lz4".to_owned()));
+    assert_eq!(of("datestyle").kind, SettingKind::Text);
+    assert!(of("block_size").internal && !of("jit").internal);
 }
 
 /// The roles belong to the whole server, so this test gives the password back.
