@@ -25,7 +25,7 @@ pub use postgres::{
     Durability, DurabilityNow, OWNED_PARAMETERS, Postgres, PostgresResources, Scheduling, Storage, is_owned_parameter,
 };
 pub use settings::{FREE_PARAMETERS, is_postgres_setting};
-pub use shard::{Failover, OrderShard, OrderShardSpec, OrderShardStatus, ShardState};
+pub use shard::{Failover, OrderShard, OrderShardSpec, OrderShardStatus, Rebuild, ShardState};
 
 /// The API group of every resource here.
 pub const GROUP: &str = "ringwright.dev";

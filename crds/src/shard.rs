@@ -122,6 +122,21 @@ pub struct OrderShardStatus {
     /// The last failover, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<Failover>,
+    /// The member that is being copied anew because it could not follow the master any more; absent once it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilding: Option<Rebuild>,
+}
+
+/// A member that is copied anew from the master.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebuild {
+    /// The member's pod.
+    pub member: String,
+    /// When the copy was last asked for.
+    pub since: Time,
+    /// Why the member could not follow.
+    pub why: String,
 }
 
 /// A failover of a shard.

@@ -9,10 +9,11 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
-use store::admin::{self, AdminError, AdminTarget, PgSslMode, SchemaVersion, Setting, ShardIdentity};
+use store::admin::{self, AdminError, AdminTarget, Lsn, PgSslMode, SchemaVersion, Setting, ShardIdentity};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::build::labels::names;
 use super::build::services::POSTGRES_PORT;
 use super::members::Member;
 use super::passwords::{self, ResetError};
@@ -239,6 +240,28 @@ async fn look_after(
         }
     }
     DatabaseError::TooSlow(master.name.clone())
+}
+
+/// How far back the master's log goes.
+pub(crate) async fn oldest_log(master: &Member, credentials: &Credentials) -> Result<Option<Lsn>, DatabaseError> {
+    let reading = async {
+        let mut postgres = admin::connect(&target(master, credentials, "postgres")?).await?;
+        Ok(admin::oldest_log(&mut postgres).await?)
+    };
+    patiently(master, reading).await
+}
+
+/// Drops the slot of `member` on the master if it keeps nothing any more: Patroni makes a new one.
+pub(crate) async fn drop_lost_slot(
+    master: &Member,
+    credentials: &Credentials,
+    member: &Member,
+) -> Result<bool, DatabaseError> {
+    let dropping = async {
+        let mut postgres = admin::connect(&target(master, credentials, "postgres")?).await?;
+        Ok(admin::drop_lost_slot(&mut postgres, &names::slot(&member.name)).await?)
+    };
+    patiently(master, dropping).await
 }
 
 /// The master's settings as they are in force.

@@ -21,7 +21,9 @@ mod patroni_api;
 mod pod_exec;
 mod preparation;
 mod quantity;
+mod rebuild;
 mod reconcile;
+mod rejoin;
 mod reload;
 mod rollout;
 mod secrets;
@@ -83,6 +85,8 @@ struct Memory {
     database: Option<(Done, Prepared)>,
     /// The work on the database that is under way.
     preparation: Option<Preparation>,
+    /// Members that do not follow.
+    rejoin: rebuild::Memory,
     /// The parameters that were last found in force.
     agreed: Option<Agreement>,
     /// When Patroni was last given another configuration.

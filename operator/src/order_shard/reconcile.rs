@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::{Failover, OrderShard};
+use crds::{Failover, OrderShard, Rebuild};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -20,12 +20,13 @@ use super::database::{self, DatabaseError};
 use super::finalize::{self, Deletion, FinalizeError};
 use super::observe::{ObserveError, Observed, observe};
 use super::preparation::prepare_database;
+use super::rebuild;
 use super::reload::{self, ReloadError};
 use super::rollout::{self, View};
 use super::secrets::{self, Credentials, SecretError};
 use super::settings::{self, Agreement};
 use super::shard::Shard;
-use super::status::{self, Because, DatabaseFacts};
+use super::status::{self, Because, DatabaseFacts, Found};
 use super::volumes::{self, VolumeError};
 use crate::apply::ApplyError;
 use crate::conditions::{Standing, now, write_status};
@@ -74,6 +75,8 @@ struct Outcome {
     /// The checked specification; none when it was refused or could not be looked at.
     shard: Option<Shard>,
     facts: DatabaseFacts,
+    /// The member that is copied anew, or that none is; `None` when nobody looked.
+    rebuilding: Option<Option<Rebuild>>,
 }
 
 impl From<Standing> for Outcome {
@@ -83,6 +86,7 @@ impl From<Standing> for Outcome {
             standing,
             shard: None,
             facts: DatabaseFacts::default(),
+            rebuilding: None,
         }
     }
 }
@@ -156,6 +160,7 @@ async fn converge(
     apply(resource, shards, &build::children(&shard, &files, replicas)).await?;
     free_first_start(resource, shards, &shard, observed).await?;
     remove_surplus_volumes(resource, shards, &shard, observed, &view).await?;
+    let rebuilding = rebuild::mend(resource, shards, &view, &credentials).await;
 
     if let Some(step) = rollout::urgent_step(&view) {
         act::act(shards, resource, observed, &credentials.system, &step).await?;
@@ -165,6 +170,7 @@ async fn converge(
             settled: false,
             shard: Some(shard),
             facts: DatabaseFacts::remembered(resource),
+            rebuilding: Some(rebuilding),
         });
     }
     let database = prepare_database(resource, shards, &view, &credentials, &shard).await?;
@@ -187,7 +193,7 @@ async fn converge(
     let facts = database.as_ref().copied().unwrap_or_default();
     let progress = database
         .err()
-        .or_else(|| status::members_standing(&view, observed))
+        .or_else(|| status::members_standing(&view, observed, rebuilding.as_ref()))
         .or_else(|| status::rollout_standing(&view, observed))
         .or_else(|| (!loaded || !taken_in).then(reloading))
         .or_else(|| (!facts.initialised).then(preparing))
@@ -205,6 +211,7 @@ async fn converge(
         settled,
         shard: Some(shard),
         facts,
+        rebuilding: Some(rebuilding),
     })
 }
 
@@ -380,6 +387,7 @@ fn failed(resource: &OrderShard, shards: &Shards, error: &ReconcileError) -> Out
         settled: false,
         shard: Shard::parse(resource, &shards.context.config.postgres_image).ok(),
         facts: DatabaseFacts::default(),
+        rebuilding: None,
     }
 }
 
@@ -401,14 +409,15 @@ async fn report(
         shards.context.warn(resource, "MasterChanged", note).await;
     }
     let before = resource.status.as_ref();
-    let status = status::assemble(
-        resource,
-        observed,
-        view.as_ref(),
-        outcome.facts,
+    let rebuilding = outcome
+        .rebuilding
+        .unwrap_or_else(|| before.and_then(|status| status.rebuilding.clone()));
+    let found = Found {
+        database: outcome.facts,
         failover,
-        &outcome.standing,
-    );
+        rebuilding,
+    };
+    let status = status::assemble(resource, observed, view.as_ref(), found, &outcome.standing);
     let api = shards
         .context
         .api::<OrderShard>(&resource.namespace().unwrap_or_default());

@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 mod identity;
 mod ranges;
+mod replication;
 mod roles;
 mod schema;
 mod scram;
@@ -18,6 +19,7 @@ mod settings;
 
 pub use identity::{ShardIdentity, ensure_identity, read_identity};
 pub use ranges::{OwnedRange, RangeState, claim_initial_ranges, read_ranges};
+pub use replication::{Lsn, drop_lost_slot, oldest_log};
 pub use roles::{Passwords, Role, ensure_database, ensure_roles, reset_password};
 pub use schema::{SchemaVersion, backend, blockers, migrate, migrate_telling, newest_schema_version, schema_version};
 pub use scram::scram_verifier;

@@ -145,6 +145,38 @@ async fn settings_are_read_with_their_units_limits_and_sources() {
     assert!(of("block_size").internal && !of("jit").internal);
 }
 
+#[tokio::test]
+async fn the_log_begins_with_its_oldest_segment() {
+    let mut conn = superuser("postgres").await;
+    let oldest = admin::oldest_log(&mut conn).await.unwrap().unwrap();
+    let (there, now): (bool, i64) = sqlx::query_as(
+        "SELECT EXISTS (SELECT FROM pg_ls_waldir()
+                         WHERE substr(name, 9) = substr(pg_walfile_name('0/0'::pg_lsn + $1::numeric), 9)),
+                pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint",
+    )
+    .bind(oldest.0.cast_signed())
+    .fetch_one(&mut conn)
+    .await
+    .unwrap();
+    assert!(there, "{oldest} is a segment's first byte");
+    assert!(oldest.0.cast_signed() <= now, "{oldest}");
+    assert_eq!(admin::Lsn(0x1_0000_00AB).to_string(), "1/AB");
+}
+
+#[tokio::test]
+async fn only_a_slot_that_is_lost_is_dropped() {
+    let mut conn = superuser("postgres").await;
+    let slot = format!("ringwright_test_{}", std::process::id());
+    run(
+        &mut conn,
+        format!("SELECT pg_create_physical_replication_slot('{slot}', true)"),
+    )
+    .await;
+    assert!(!admin::drop_lost_slot(&mut conn, &slot).await.unwrap());
+    assert!(!admin::drop_lost_slot(&mut conn, "no_such_slot").await.unwrap());
+    run(&mut conn, format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+}
+
 /// The roles belong to the whole server, so this test gives the password back.
 #[tokio::test]
 async fn passwords_are_stored_as_verifiers_and_come_back() {
