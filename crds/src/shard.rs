@@ -66,6 +66,12 @@ pub struct OrderShardSpec {
     pub deletion_policy: DeletionPolicy,
     /// How its Postgres is run: the cluster's settings with the override of this shard.
     pub postgres: Postgres,
+    /// Revision of the operator's pod template that the shard's pods are made from. A newer operator may bring another
+    /// template; it gives it to as many shards at a time as the cluster's rollout.maxUnavailableShards allows, and until
+    /// then a shard keeps the template and the Patroni configuration it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub template_revision: Option<String>,
 }
 
 fn plain_weight() -> i32 {

@@ -55,6 +55,8 @@ use tracing::{error, warn};
 
 use crate::conditions::made_by_operator;
 use crate::context::Context;
+pub(crate) use build::template_revision;
+
 use bootstrap::StartWatch;
 use database::{Done, Prepared};
 use failover::MasterWatch;

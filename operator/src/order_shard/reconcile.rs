@@ -259,7 +259,8 @@ async fn fit_volumes(
 /// Applies the children, and tells by an event what had to be put right on a shard that was complete before.
 async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Children) -> Result<(), ReconcileError> {
     let namespace = resource.namespace().unwrap_or_default();
-    let written = apply_children(&shards.context, &namespace, children).await?;
+    let held = resource.spec.template_revision.as_deref() != Some(build::template_revision());
+    let written = apply_children(&shards.context, &namespace, children, held).await?;
     if written.is_empty() {
         return Ok(());
     }
