@@ -257,7 +257,8 @@ pub struct ShardFailover {
     pub at: Time,
     /// What made it necessary.
     pub cause: String,
-    /// Milliseconds without writes, as the operator saw them.
+    /// Milliseconds without writes, on the operator's clock: from the last sign of life of the master before, which renews
+    /// its lock every second, until the operator saw the new one. Absent when the operator did not see the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds_without_writes: Option<i64>,
 }

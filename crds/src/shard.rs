@@ -158,7 +158,8 @@ pub struct Failover {
     pub from: Option<String>,
     /// The master after.
     pub to: String,
-    /// Milliseconds without writes, as the operator saw them.
+    /// Milliseconds without writes, on the operator's clock: from the last sign of life of the master before, which renews
+    /// its lock every second, until the operator saw the new one. Absent when the operator did not see the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds_without_writes: Option<i64>,
 }

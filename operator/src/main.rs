@@ -10,6 +10,7 @@ mod leader;
 mod metrics;
 mod order_cluster;
 mod order_shard;
+mod shard_metrics;
 
 use std::sync::Arc;
 

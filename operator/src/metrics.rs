@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crds::OrderShard;
-use kube::ResourceExt;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+
+use crate::shard_metrics::ShardMetrics;
 
 /// Labels of [`Metrics::reconciles`].
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -47,24 +47,6 @@ impl Cluster {
     }
 }
 
-/// Labels of what belongs to one shard.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub(crate) struct Shard {
-    namespace: String,
-    cluster: String,
-    shard: String,
-}
-
-impl Shard {
-    pub(crate) fn of(resource: &OrderShard) -> Self {
-        Self {
-            namespace: resource.namespace().unwrap_or_default(),
-            cluster: resource.spec.cluster.clone(),
-            shard: resource.name_any(),
-        }
-    }
-}
-
 /// The operator's own metrics; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -75,13 +57,15 @@ pub(crate) struct Metrics {
     pub(crate) shards_wanted: Family<Cluster, Gauge>,
     pub(crate) shards_ready: Family<Cluster, Gauge>,
     pub(crate) ring_epoch: Family<Cluster, Gauge>,
-    pub(crate) rebuilds: Family<Shard, Counter>,
+    pub(crate) shards: ShardMetrics,
 }
 
 impl Metrics {
     /// Registers all under the prefix `operator`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("operator");
         let metrics = Self {
+            shards: ShardMetrics::register(registry),
             reconciles: Family::default(),
             // From a reconcile that finds nothing to do to one that waits for a database.
             reconcile_seconds: Family::new_with_constructor(|| {
@@ -92,9 +76,7 @@ impl Metrics {
             shards_wanted: Family::default(),
             shards_ready: Family::default(),
             ring_epoch: Family::default(),
-            rebuilds: Family::default(),
         };
-        let registry = registry.sub_registry_with_prefix("operator");
         registry.register(
             "reconciles",
             "Reconciles by kind and outcome",
@@ -126,11 +108,6 @@ impl Metrics {
             "Epoch of a cluster's published ring",
             metrics.ring_epoch.clone(),
         );
-        registry.register(
-            "rebuilds",
-            "Members copied anew because they could not follow their master any more",
-            metrics.rebuilds.clone(),
-        );
         metrics
     }
 
@@ -141,11 +118,6 @@ impl Metrics {
         self.reconcile_seconds
             .get_or_create(&Kind { kind })
             .observe(took.as_secs_f64());
-    }
-
-    /// Counts one member of a shard that is copied anew.
-    pub(crate) fn rebuilt(&self, shard: &OrderShard) {
-        self.rebuilds.get_or_create(&Shard::of(shard)).inc();
     }
 
     /// Forgets a cluster that is gone.

@@ -20,7 +20,7 @@ use super::passwords::{self, ResetError};
 use super::secrets::Credentials;
 
 /// The shop's database.
-const DATABASE: &str = "orders";
+pub(crate) const DATABASE: &str = "orders";
 /// A database that was found as it should be is looked at again after this time: somebody may have changed a password
 /// or a role by hand, which no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);

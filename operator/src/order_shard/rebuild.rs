@@ -52,7 +52,7 @@ pub(super) async fn mend(
         Ok(()) => {
             let note = format!("{} is copied anew from {}: {why}", member.name, master.name);
             shards.context.warn(resource, "RebuildingMember", note).await;
-            shards.context.metrics.rebuilt(resource);
+            shards.context.metrics.shards.rebuilt(resource);
             Some(Rebuild {
                 member: member.name.clone(),
                 since: now(),

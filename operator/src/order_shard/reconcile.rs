@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::{Failover, OrderShard, Rebuild};
+use crds::{OrderShard, Rebuild};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -17,6 +17,7 @@ use super::bootstrap::{self, TakeBackError};
 use super::build::labels::names;
 use super::build::{self, Files, dcs};
 use super::database::{self, DatabaseError};
+use super::failover::Noticed;
 use super::finalize::{self, Deletion, FinalizeError};
 use super::observe::{ObserveError, Observed, observe};
 use super::preparation::prepare_database;
@@ -354,13 +355,19 @@ fn unknown_parameters(shard: &Shard) -> Option<Standing> {
     (!unknown.is_empty()).then(|| Standing::stalled(Because::ParametersRefused, settings::message(&unknown)))
 }
 
-fn notice_failover(shards: &Shards, resource: &OrderShard, observed: &Observed) -> Option<Failover> {
+fn notice_failover(shards: &Shards, resource: &OrderShard, observed: &Observed) -> Option<Noticed> {
     let before = resource.status.as_ref().and_then(|s| s.master.clone());
+    let (namespace, shard) = (resource.namespace(), resource.name_any());
+    let sign_of_life = |member: &str| shards.renewals.last_of(namespace.as_deref(), &shard, member);
     shards.remember(resource, |memory| {
         let (master, members) = (observed.master(), &observed.members);
-        memory
-            .master
-            .look(before.as_deref(), master, members, Instant::now(), now())
+        memory.master.look(
+            before.as_deref(),
+            master,
+            members,
+            sign_of_life,
+            (Instant::now(), now()),
+        )
     })
 }
 
@@ -398,10 +405,11 @@ async fn report(
     shards: &Shards,
     observed: &Observed,
     outcome: Outcome,
-    failover: Option<Failover>,
+    failover: Option<Noticed>,
 ) -> Result<(), ReconcileError> {
     let view = outcome.shard.as_ref().map(|shard| view(shard, observed));
-    if let Some(failover) = &failover {
+    if let Some(Noticed { failover, planned }) = &failover {
+        shards.context.metrics.shards.failed_over(resource, *planned);
         let from = failover.from.as_deref().unwrap_or("nobody");
         let took = failover
             .milliseconds_without_writes
@@ -415,7 +423,7 @@ async fn report(
         .unwrap_or_else(|| before.and_then(|status| status.rebuilding.clone()));
     let found = Found {
         database: outcome.facts,
-        failover,
+        failover: failover.map(|noticed| noticed.failover),
         rebuilding,
     };
     let status = status::assemble(resource, observed, view.as_ref(), found, &outcome.standing);

@@ -16,6 +16,7 @@ mod roles;
 mod schema;
 mod scram;
 mod settings;
+mod vitals;
 
 pub use identity::{ShardIdentity, ensure_identity, read_identity};
 pub use ranges::{OwnedRange, RangeState, claim_initial_ranges, read_ranges};
@@ -25,6 +26,7 @@ pub use schema::{SchemaVersion, backend, blockers, migrate, migrate_telling, new
 pub use scram::scram_verifier;
 pub use settings::{Setting, SettingKind, read_settings};
 pub use sqlx::postgres::PgSslMode;
+pub use vitals::{Follower, Slot, Vitals, read_vitals};
 
 /// How long a connection may take, login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
