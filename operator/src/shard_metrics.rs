@@ -193,9 +193,10 @@ impl ShardMetrics {
             self.streaming
                 .get_or_create(&labels)
                 .set(number(found.is_some_and(|f| f.streams)));
-            match found {
-                Some(follower) => drop(self.lag.get_or_create(&labels).set(follower.lag_bytes)),
-                None => drop(self.lag.remove(&labels)),
+            if let Some(follower) = found {
+                self.lag.get_or_create(&labels).set(follower.lag_bytes);
+            } else {
+                self.lag.remove(&labels);
             }
             series.members.insert(name.clone());
         }

@@ -31,15 +31,15 @@ const CONCURRENCY: usize = 8;
 
 /// Samples until `stop`.
 pub(super) async fn sample(context: Arc<Context>, stop: CancellationToken) {
-    let rounds = async {
-        loop {
+    while !stop.is_cancelled() {
+        let one = async {
             if let Err(error) = round(&context).await {
                 warn!(error = chain(&error), "could not find the shards to sample");
             }
             tokio::time::sleep(PERIOD).await;
-        }
-    };
-    stop.run_until_cancelled(rounds).await;
+        };
+        stop.run_until_cancelled(one).await;
+    }
 }
 
 async fn round(context: &Context) -> Result<(), kube::Error> {
@@ -50,10 +50,11 @@ async fn round(context: &Context) -> Result<(), kube::Error> {
         .items;
     let addresses = masters(context).await?;
     let passwords = passwords(context, &shards).await;
+    let (addresses, passwords) = (&addresses, &passwords);
     futures::stream::iter(&shards)
-        .for_each_concurrent(CONCURRENCY, async |shard| {
+        .for_each_concurrent(CONCURRENCY, |shard| async move {
             let labels = Shard::of(shard);
-            match one(shard, &addresses, &passwords).await {
+            match one(shard, addresses, passwords).await {
                 Ok(sample) => context.metrics.shards.show(&labels, &sample),
                 Err(why) => {
                     debug!(shard = shard.name_any(), why, "a shard's vitals could not be read");

@@ -177,6 +177,20 @@ async fn only_a_slot_that_is_lost_is_dropped() {
     run(&mut conn, format!("SELECT pg_drop_replication_slot('{slot}')")).await;
 }
 
+#[tokio::test]
+async fn the_monitoring_role_reads_the_vitals_of_a_shard() {
+    let name = database().await;
+    let mut conn = super::fence::connect(&name, Role::Monitor).await;
+    let vitals = admin::read_vitals(&mut conn).await.unwrap();
+    assert_eq!(vitals.outbox_events, 0);
+    assert!(vitals.database_bytes > 1_000_000, "{vitals:?}");
+    // The server has a replica that streams; it may lag behind what other tests write.
+    let follower = vitals.followers.iter().find(|follower| follower.streams);
+    assert!(follower.is_some_and(|follower| follower.lag_bytes >= 0), "{vitals:?}");
+    conn.close().await.unwrap();
+    drop_database(&name).await;
+}
+
 /// The roles belong to the whole server, so this test gives the password back.
 #[tokio::test]
 async fn passwords_are_stored_as_verifiers_and_come_back() {
