@@ -2,7 +2,7 @@
 //! as if it were new would deceive.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::OrderShard;
 use kube::ResourceExt;
@@ -69,6 +69,8 @@ pub(crate) struct ShardMetrics {
     slot_lost: Family<Slot, Gauge>,
     database: Family<Shard, Gauge>,
     outbox: Family<Shard, Gauge>,
+    /// Every shard that has been sampled, whether it answered or not.
+    known: Arc<Mutex<HashSet<Shard>>>,
     shown: Arc<Mutex<HashMap<Shard, Series>>>,
 }
 
@@ -94,6 +96,15 @@ impl Shard {
             cluster: self.cluster.clone(),
             shard: self.shard.clone(),
             member: member.to_owned(),
+        }
+    }
+
+    fn change(&self, planned: bool) -> Change {
+        Change {
+            namespace: self.namespace.clone(),
+            cluster: self.cluster.clone(),
+            shard: self.shard.clone(),
+            planned: if planned { "true" } else { "false" },
         }
     }
 
@@ -164,17 +175,7 @@ impl ShardMetrics {
 
     /// Counts a change of master.
     pub(crate) fn failed_over(&self, resource: &OrderShard, planned: bool) {
-        let Shard {
-            namespace,
-            cluster,
-            shard,
-        } = Shard::of(resource);
-        let labels = Change {
-            namespace,
-            cluster,
-            shard,
-            planned: if planned { "true" } else { "false" },
-        };
+        let labels = Shard::of(resource).change(planned);
         self.failovers.get_or_create(&labels).inc();
     }
 
@@ -187,6 +188,7 @@ impl ShardMetrics {
     pub(crate) fn show(&self, shard: &Shard, sample: &Sample) {
         let number = |yes: bool| i64::from(yes);
         let mut series = Series::default();
+        self.begin_counting(shard);
         for name in &sample.replicas {
             let labels = shard.member(name);
             let found = sample.vitals.followers.iter().find(|f| f.name == *name);
@@ -215,8 +217,21 @@ impl ShardMetrics {
         }
     }
 
+    /// Counters begin at zero: the first step of one that is born at one is not seen by those who look for growth.
+    fn begin_counting(&self, shard: &Shard) {
+        if !self.known().insert(shard.clone()) {
+            return;
+        }
+        drop(self.rebuilds.get_or_create(shard));
+        drop(self.unanswered.get_or_create(shard));
+        for planned in [false, true] {
+            drop(self.failovers.get_or_create(&shard.change(planned)));
+        }
+    }
+
     /// The shard did not answer: nothing is known of it now.
     pub(crate) fn hide(&self, shard: &Shard) {
+        self.begin_counting(shard);
         self.unanswered.get_or_create(shard).inc();
         self.withdraw(shard);
     }
@@ -256,7 +271,11 @@ impl ShardMetrics {
         }
     }
 
-    fn shown(&self) -> std::sync::MutexGuard<'_, HashMap<Shard, Series>> {
+    fn known(&self) -> MutexGuard<'_, HashSet<Shard>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, HashMap<Shard, Series>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -296,13 +315,13 @@ mod tests {
         }
     }
 
-    /// Every line of a sample, by its name and the last label's value.
+    /// Every line but those of counters that have not counted anything, without the labels that are always the same.
     fn lines(registry: &Registry) -> Vec<String> {
         let mut text = String::new();
         encode(&mut text, registry).expect("text");
         let mut lines: Vec<String> = text
             .lines()
-            .filter(|line| !line.starts_with('#'))
+            .filter(|line| !line.starts_with('#') && !(line.contains("_total{") && line.ends_with(" 0")))
             .map(|line| line.replace("namespace=\"market\",cluster=\"shop\",", ""))
             .collect();
         lines.sort();
@@ -328,6 +347,25 @@ mod tests {
         );
         metrics.hide(&shard("shop-0"));
         assert_eq!(lines(&registry), ["samples_unanswered_total{shard=\"shop-0\"} 1"]);
+    }
+
+    #[test]
+    fn counters_begin_at_zero_and_go_with_their_shard() {
+        let mut registry = Registry::default();
+        let metrics = ShardMetrics::register(&mut registry);
+        let counters = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).expect("text");
+            text.lines().filter(|line| line.contains("_total{")).count()
+        };
+        metrics.hide(&shard("shop-0"));
+        assert_eq!(
+            counters(),
+            4,
+            "rebuilds, unanswered samples, planned and other failovers"
+        );
+        metrics.keep_only(&HashSet::new());
+        assert_eq!(counters(), 0);
     }
 
     #[test]
