@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
         .with_layer(&gate)
         .build();
 
-    let election = Election::new(lease_client, &config.namespace, config.identity.clone(), fence);
+    let election = Election::new(lease_client, &config, fence);
     let elected = config.leader_election.then_some(election);
     let context = Arc::new(Context::new(client, config, metrics));
     tokio::select! {

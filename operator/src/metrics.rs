@@ -177,4 +177,20 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_handbook_says_what_to_do_about_every_alert() {
+        let words = |text: &str| -> BTreeSet<String> {
+            text.split(|c: char| !c.is_ascii_alphanumeric())
+                .filter(|word| {
+                    let rest = word.strip_prefix("Ringwright").unwrap_or_default();
+                    rest.starts_with(|c: char| c.is_ascii_uppercase())
+                })
+                .map(str::to_owned)
+                .collect()
+        };
+        let alerts = words(&read("charts/ringwright/alerts.yaml"));
+        assert!(!alerts.is_empty());
+        assert_eq!(words(&read("docs/operations.md")), alerts);
+    }
 }
