@@ -86,9 +86,9 @@ pub(super) async fn prepare_database(
         return Ok(Ok(DatabaseFacts::of(prepared)));
     }
     let under_way = shards.remember(resource, |memory| memory.preparation.take());
-    let (work, patience) = match under_way {
-        Some(found) if found.occasion == occasion => (found.work, Duration::ZERO),
-        _ => {
+    let (work, patience) = match under_way.filter(|found| found.occasion == occasion) {
+        Some(found) => (found.work, Duration::ZERO),
+        None => {
             let confirmed = !shard.commit.strict() || view.synchronous_standby().is_some();
             let pods = shards.context.api::<Pod>(&shard.namespace);
             let identity = database::identity(&shard.data_id, shard.ordinal);
