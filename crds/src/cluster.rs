@@ -52,10 +52,10 @@ pub struct OrderClusterSpec {
     pub deletion_policy: DeletionPolicy,
     /// How the Postgres of every shard is run.
     pub postgres: Postgres,
-    /// How keys are moved between shards.
+    /// How keys are moved when the number or the weights of the shards change. At any other time it has no effect.
     #[serde(default)]
     pub rebalance: Rebalance,
-    /// How changes are rolled out over the shards.
+    /// How changes are rolled out over the shards, those of a newer operator among them.
     #[serde(default)]
     pub rollout: Rollout,
     /// What is different for single shards, by ordinal.
@@ -154,7 +154,7 @@ pub struct ShardOverride {
     /// The shard's number, the last part of its name.
     #[schemars(range(min = 0, max = 65535))]
     pub ordinal: i32,
-    /// Its share of the keys in relation to the others, which have 1.
+    /// Its share of the keys in relation to the others, which have 1 unless they are named here too.
     #[serde(default = "plain_weight")]
     #[schemars(range(min = 1, max = 100))]
     pub weight: i32,
@@ -257,7 +257,8 @@ pub struct ShardFailover {
     pub at: Time,
     /// What made it necessary.
     pub cause: String,
-    /// Milliseconds without writes, as the operator saw them.
+    /// Milliseconds without writes, on the operator's clock: from the last sign of life of the master before, which renews
+    /// its lock every second, until the operator saw the new one. Absent when the operator did not see the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds_without_writes: Option<i64>,
 }

@@ -13,6 +13,7 @@ mod cluster;
 pub mod labels;
 mod manifests;
 mod postgres;
+mod settings;
 mod shard;
 
 pub use cluster::{
@@ -23,7 +24,8 @@ pub use manifests::{Manifest, manifests};
 pub use postgres::{
     Durability, DurabilityNow, OWNED_PARAMETERS, Postgres, PostgresResources, Scheduling, Storage, is_owned_parameter,
 };
-pub use shard::{Failover, OrderShard, OrderShardSpec, OrderShardStatus, ShardState};
+pub use settings::{FREE_PARAMETERS, is_postgres_setting};
+pub use shard::{Failover, OrderShard, OrderShardSpec, OrderShardStatus, Rebuild, ShardState};
 
 /// The API group of every resource here.
 pub const GROUP: &str = "ringwright.dev";

@@ -7,6 +7,8 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::settings::FREE_PARAMETERS;
+
 /// Postgres settings that belong to the operator, to Patroni or to the image: replication, durability, recovery, encryption,
 /// logging to the container's output, what moving keys needs, what loads or runs code in the pod, and the timeouts that must never cut off a session in COMMIT (a cancelled wait for the standby
 /// would show a row that no other member has).
@@ -133,6 +135,21 @@ fn no_owned_parameters() -> kube::core::Rule {
         .message("the operator owns this setting; kubectl explain ordercluster.spec.postgres.parameters lists them all")
 }
 
+/// The CEL rule behind [`FREE_PARAMETERS`]: the names that are known and those of extensions, which have a dot, are all
+/// there are. Like the rule above it goes through the list, whose length the API server knows.
+fn no_unknown_parameters() -> kube::core::Rule {
+    let known = FREE_PARAMETERS
+        .iter()
+        .chain(OWNED_PARAMETERS)
+        .map(|name| format!("'{name}'"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    kube::core::Rule::new(format!(
+        "[{known}].filter(name, name in self).size() + self.filter(name, name.contains('.')).size() == self.size()"
+    ))
+    .message("PostgreSQL 17 has no setting of that name: check the spelling; SHOW ALL lists its settings")
+}
+
 /// How the Postgres of every shard is run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -159,7 +176,9 @@ pub struct Postgres {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
     pub image_pull_secrets: Vec<String>,
-    /// Postgres settings, in lower case. Those the operator owns are refused: allow_system_table_mods,
+    /// Postgres settings, in lower case. A name that PostgreSQL 17 does not know is refused; names with a dot belong to
+    /// extensions and are not checked. A value that the server does not take as it is written makes the shard not Ready,
+    /// with reason ParametersRefused and what the server has instead. Those the operator owns are refused: allow_system_table_mods,
     /// archive_cleanup_command, archive_command, archive_library, archive_mode, client_connection_check_interval,
     /// cluster_name, config_file, data_directory, data_sync_retry, default_transaction_isolation,
     /// default_transaction_read_only, dynamic_library_path, event_source, external_pid_file, fsync, full_page_writes,
@@ -184,6 +203,7 @@ pub struct Postgres {
     #[schemars(schema_with = "parameters_schema")]
     #[x_kube(
         validation = no_owned_parameters(),
+        validation = no_unknown_parameters(),
         validation = Rule::new("self.all(name, name.matches('^[a-z_][a-z0-9_]*([.][a-z_][a-z0-9_]*)?$'))")
             .message("names of Postgres settings are written in lower case: letters, digits, _ and one dot")
     )]

@@ -66,6 +66,12 @@ pub struct OrderShardSpec {
     pub deletion_policy: DeletionPolicy,
     /// How its Postgres is run: the cluster's settings with the override of this shard.
     pub postgres: Postgres,
+    /// Revision of the operator's pod template that the shard's pods are made from. A newer operator may bring another
+    /// template; it gives it to as many shards at a time as the cluster's rollout.maxUnavailableShards allows, and until
+    /// then a shard keeps the template and the Patroni configuration it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub template_revision: Option<String>,
 }
 
 fn plain_weight() -> i32 {
@@ -122,6 +128,21 @@ pub struct OrderShardStatus {
     /// The last failover, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<Failover>,
+    /// The member that is being copied anew because it could not follow the master any more; absent once it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilding: Option<Rebuild>,
+}
+
+/// A member that is copied anew from the master.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebuild {
+    /// The member's pod.
+    pub member: String,
+    /// When the copy was last asked for.
+    pub since: Time,
+    /// Why the member could not follow.
+    pub why: String,
 }
 
 /// A failover of a shard.
@@ -137,7 +158,8 @@ pub struct Failover {
     pub from: Option<String>,
     /// The master after.
     pub to: String,
-    /// Milliseconds without writes, as the operator saw them.
+    /// Milliseconds without writes, on the operator's clock: from the last sign of life of the master before, which renews
+    /// its lock every second, until the operator saw the new one. Absent when the operator did not see the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milliseconds_without_writes: Option<i64>,
 }

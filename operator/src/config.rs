@@ -17,6 +17,10 @@ pub(crate) struct Config {
     #[arg(long, env = "OPERATOR_NAMESPACE", default_value = "default")]
     pub(crate) namespace: String,
 
+    /// Name of the Lease: the same for all processes of one installation, another one for each installation.
+    #[arg(long, env = "OPERATOR_LEASE_NAME", default_value = "ringwright-operator")]
+    pub(crate) lease_name: String,
+
     /// Name of this process in the Lease and in events: the pod's name. Two running processes must never share it.
     #[arg(long, env = "OPERATOR_IDENTITY", default_value_t = own_identity())]
     pub(crate) identity: String,

@@ -22,10 +22,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api_gate::Fence;
+use crate::{api_gate::Fence, config::Config};
 
-/// Name of the Lease, in the operator's namespace.
-const NAME: &str = "ringwright-operator";
 /// How long a Lease that is not renewed keeps others out.
 const DURATION: Duration = Duration::from_secs(15);
 /// How long after the start of its last successful renewal the holder still acts.
@@ -36,6 +34,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// A candidate for the Lease, or its holder.
 pub(crate) struct Election {
     api: Api<Lease>,
+    /// Name of the Lease, in the operator's namespace.
+    name: String,
     identity: String,
     fence: Fence,
     /// The Lease as last seen to change, and when.
@@ -60,10 +60,11 @@ enum Attempt {
 
 impl Election {
     /// `client` must be one without the gate: the Lease is what opens it.
-    pub(crate) fn new(client: Client, namespace: &str, identity: String, fence: Fence) -> Self {
+    pub(crate) fn new(client: Client, config: &Config, fence: Fence) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
-            identity,
+            api: Api::namespaced(client, &config.namespace),
+            name: config.lease_name.clone(),
+            identity: config.identity.clone(),
             fence,
             seen: None,
         }
@@ -126,13 +127,13 @@ impl Election {
     pub(crate) async fn release(&self) {
         self.fence.close();
         let given_up = async {
-            let Some(mut lease) = self.api.get_opt(NAME).await? else {
+            let Some(mut lease) = self.api.get_opt(&self.name).await? else {
                 return Ok(());
             };
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() == Some(&self.identity) {
                 spec.holder_identity = None;
-                self.api.replace(NAME, &PostParams::default(), &lease).await?;
+                self.api.replace(&self.name, &PostParams::default(), &lease).await?;
             }
             Ok::<_, kube::Error>(())
         };
@@ -148,7 +149,7 @@ impl Election {
     }
 
     async fn take_or_renew(&mut self) -> Result<Attempt, AttemptError> {
-        let Some(lease) = self.api.get_opt(NAME).await? else {
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
             return self.settle(self.api.create(&PostParams::default(), &self.first()).await);
         };
         let version = lease.metadata.resource_version.clone();
@@ -164,7 +165,7 @@ impl Election {
                     spec: Some(spec),
                     ..lease
                 };
-                self.settle(self.api.replace(NAME, &PostParams::default(), &lease).await)
+                self.settle(self.api.replace(&self.name, &PostParams::default(), &lease).await)
             }
         }
     }
@@ -181,7 +182,7 @@ impl Election {
     fn first(&self) -> Lease {
         Lease {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(self.name.clone()),
                 ..ObjectMeta::default()
             },
             spec: Some(taken(&self.identity, 0)),

@@ -10,6 +10,7 @@ mod leader;
 mod metrics;
 mod order_cluster;
 mod order_shard;
+mod shard_metrics;
 
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
         .with_layer(&gate)
         .build();
 
-    let election = Election::new(lease_client, &config.namespace, config.identity.clone(), fence);
+    let election = Election::new(lease_client, &config, fence);
     let elected = config.leader_election.then_some(election);
     let context = Arc::new(Context::new(client, config, metrics));
     tokio::select! {

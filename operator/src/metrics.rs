@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::shard_metrics::ShardMetrics;
+
 /// Labels of [`Metrics::reconciles`].
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct Reconcile {
@@ -55,12 +57,15 @@ pub(crate) struct Metrics {
     pub(crate) shards_wanted: Family<Cluster, Gauge>,
     pub(crate) shards_ready: Family<Cluster, Gauge>,
     pub(crate) ring_epoch: Family<Cluster, Gauge>,
+    pub(crate) shards: ShardMetrics,
 }
 
 impl Metrics {
     /// Registers all under the prefix `operator`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("operator");
         let metrics = Self {
+            shards: ShardMetrics::register(registry),
             reconciles: Family::default(),
             // From a reconcile that finds nothing to do to one that waits for a database.
             reconcile_seconds: Family::new_with_constructor(|| {
@@ -72,7 +77,6 @@ impl Metrics {
             shards_ready: Family::default(),
             ring_epoch: Family::default(),
         };
-        let registry = registry.sub_registry_with_prefix("operator");
         registry.register(
             "reconciles",
             "Reconciles by kind and outcome",
@@ -121,5 +125,72 @@ impl Metrics {
         self.shards_wanted.remove(cluster);
         self.shards_ready.remove(cluster);
         self.ring_epoch.remove(cluster);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn read(path: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// The metrics a text names.
+    fn named_in(text: &str) -> BTreeSet<String> {
+        let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        text.split(|c| !is_part(c))
+            .filter(|word| {
+                word.starts_with("ringwright_operator_")
+                    || word.starts_with("ringwright_order_api_")
+                    || word.starts_with("ringwright_notifier_")
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn every_metric_that_the_alerts_and_the_handbook_name_is_there() {
+        let own = read("operator/src/metrics.rs") + &read("operator/src/shard_metrics.rs");
+        let programs = [
+            ("ringwright_operator_", own),
+            ("ringwright_order_api_", read("order-api/src/metrics.rs")),
+            ("ringwright_notifier_", read("notifier/src/metrics.rs")),
+        ];
+        for file in ["charts/ringwright/alerts.yaml", "docs/operations.md"] {
+            let named = named_in(&read(file));
+            assert!(named.len() > 3, "{file} names {named:?}");
+            for name in named {
+                let found = programs.iter().any(|(prefix, source)| {
+                    // A counter's name, and one with a unit, is registered without its last word.
+                    let rest = name.strip_prefix(prefix);
+                    rest.is_some_and(|rest| {
+                        ["", "_total", "_bytes", "_seconds"]
+                            .iter()
+                            .filter_map(|last| rest.strip_suffix(last))
+                            .any(|name| source.contains(&format!("\"{name}\"")))
+                    })
+                });
+                assert!(found, "{file} names {name}, which no program registers");
+            }
+        }
+    }
+
+    #[test]
+    fn the_handbook_says_what_to_do_about_every_alert() {
+        let words = |text: &str| -> BTreeSet<String> {
+            text.split(|c: char| !c.is_ascii_alphanumeric())
+                .filter(|word| {
+                    let rest = word.strip_prefix("Ringwright").unwrap_or_default();
+                    rest.starts_with(|c: char| c.is_ascii_uppercase())
+                })
+                .map(str::to_owned)
+                .collect()
+        };
+        let alerts = words(&read("charts/ringwright/alerts.yaml"));
+        assert!(!alerts.is_empty());
+        assert_eq!(words(&read("docs/operations.md")), alerts);
     }
 }

@@ -87,6 +87,67 @@ async fn a_replica_whose_first_copy_was_cut_off_is_copied_again() -> Result<()> 
     Ok(())
 }
 
+/// A standby whose receiver stands still while the master throws away what it would have read next. Nothing of PostgreSQL or
+/// Patroni brings it back; the operator has it copied anew.
+#[tokio::test]
+async fn a_replica_that_can_no_longer_follow_is_copied_anew_and_told_of() -> Result<()> {
+    let platform = Platform::shared().await?;
+    let (kubernetes, namespace) = (&platform.kubernetes, &platform.namespace);
+    await_ready(kubernetes, namespace, CLUSTER).await?;
+    let shards = kubernetes.objects::<OrderShard>(namespace);
+    let replicas = kubernetes
+        .pods(namespace, "ringwright.dev/shard=shop-1,ringwright.dev/role=replica")
+        .await?;
+    let replica = replicas.first().context("shard shop-1 has no replica")?.name_any();
+    let signal = |name: &str| {
+        let command = format!(
+            "for p in /proc/[0-9]*; do if tr '\\0' ' ' < $p/cmdline | grep -q 'walr[e]ceiver'; then kill -{name} ${{p#/proc/}}; fi; done"
+        );
+        let arguments = ["exec", "-n", namespace, &replica, "--", "sh", "-c", &command];
+        kubernetes.cluster.kubectl(arguments).map(drop)
+    };
+    signal("STOP")?;
+    let pool = database::connect(kubernetes, namespace, CLUSTER, "shop-1").await?;
+    // A slot keeps a quarter of the volume, which is 128 MiB; each of these fills a segment of 16 MiB.
+    for _ in 0..12 {
+        sqlx::query("SELECT pg_logical_emit_message(false, 'e2e', 'x'), pg_switch_wal()")
+            .execute(&pool)
+            .await?;
+        sqlx::query("CHECKPOINT").execute(&pool).await?;
+    }
+    await_condition("the replica's slot to be lost", Duration::from_secs(60), || async {
+        sqlx::query("CHECKPOINT").execute(&pool).await?;
+        let (lost,): (bool,) = sqlx::query_as(
+            "SELECT count(*) FILTER (WHERE wal_status <> 'lost') = 0 FROM pg_replication_slots WHERE slot_type = 'physical'",
+        )
+        .fetch_one(&pool)
+        .await?;
+        Ok(lost.then_some(()))
+    })
+    .await?;
+    signal("CONT")?;
+    let why = await_condition("the copy in the shard's status", Duration::from_secs(300), || async {
+        let status = shards.get("shop-1").await?.status.unwrap_or_default();
+        Ok(status.rebuilding.filter(|rebuild| rebuild.member == replica))
+    })
+    .await?
+    .why;
+    ensure!(why.contains("no longer has the log"), "{why}");
+    await_condition("the end of the copy", Duration::from_secs(180), || async {
+        let status = shards.get("shop-1").await?.status.unwrap_or_default();
+        Ok(status.rebuilding.is_none().then_some(()))
+    })
+    .await?;
+    await_ready(kubernetes, namespace, CLUSTER).await?;
+    let (kept,): (i64,) = sqlx::query_as(
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical' AND wal_status = 'reserved'",
+    )
+    .fetch_one(&pool)
+    .await?;
+    ensure!(kept == 1, "the replica's slot protects it again");
+    Ok(())
+}
+
 /// The shard whose database holds the user.
 async fn shard_of(platform: &Platform, user: &str) -> Result<String> {
     for ordinal in 0..3 {

@@ -163,6 +163,11 @@ async fn invalid_specifications_are_refused_by_the_api_server() -> Result<()> {
             "operator owns",
         ),
         (
+            "/spec/postgres/parameters",
+            json!({"wokr_mem": "64MB", "auto_explain.log_analyze": "on"}),
+            "spelling",
+        ),
+        (
             "/spec/shardOverrides",
             json!([{"ordinal": 0}, {"ordinal": 0}]),
             "ordinal",

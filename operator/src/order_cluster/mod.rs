@@ -251,7 +251,7 @@ impl Operator {
 }
 
 #[cfg(test)]
-mod fake_api;
+pub(crate) mod fake_api;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]

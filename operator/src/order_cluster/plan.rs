@@ -6,7 +6,7 @@ use crds::{OrderShard, OrderShardSpec, ShardState};
 use kube::ResourceExt;
 
 use super::{names, roster::Roster, validate::Cluster};
-use crate::conditions::is_ready;
+use crate::{conditions::is_ready, order_shard::template_revision};
 
 /// What to do about the shards.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,6 +143,7 @@ fn wanted(
         state: ShardState::Active,
         deletion_policy: cluster.deletion_policy,
         postgres,
+        template_revision: Some(template_revision().to_owned()),
     };
     let mut refusals = Vec::new();
     if weight != asked {
@@ -178,7 +179,9 @@ fn stagger(shards: &mut BTreeMap<u16, PlannedShard>, found: &BTreeMap<u16, Order
     let mut free = max_unavailable.saturating_sub(shards.keys().filter(|ordinal| !ready(ordinal)).count());
     for (ordinal, shard) in shards.iter_mut() {
         let Some(found) = found.get(ordinal) else { continue };
-        if shard.step != Step::Update || !ready(ordinal) || found.spec.postgres == shard.spec.postgres {
+        let restarts_nothing =
+            found.spec.postgres == shard.spec.postgres && found.spec.template_revision == shard.spec.template_revision;
+        if shard.step != Step::Update || !ready(ordinal) || restarts_nothing {
             continue;
         }
         if free > 0 {

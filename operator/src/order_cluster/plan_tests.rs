@@ -209,6 +209,46 @@ fn a_change_goes_through_ready_shards_a_few_at_a_time() {
 }
 
 #[test]
+fn the_pod_template_of_a_newer_operator_goes_through_the_shards_as_any_change_does() {
+    let (cluster, mut found, roster) = running(3);
+    for shard in found.values_mut() {
+        shard.spec.template_revision = Some("of the operator before".to_owned());
+    }
+    let mut done = 0;
+    // Each look is another operator's, for all it knows is in the resources.
+    while let Some(next) = found
+        .values()
+        .position(|shard| shard.spec.template_revision.as_deref() != Some(template_revision()))
+    {
+        let plan = plan(
+            &cluster,
+            Known {
+                roster: Some(&roster),
+                ..known(&found)
+            },
+        );
+        let next = u16::try_from(next).unwrap();
+        assert_eq!(plan.with_step(Step::Update).collect::<Vec<_>>(), [next]);
+        assert_eq!(plan.with_step(Step::Hold).count(), 2 - done);
+        let shard = found.get_mut(&next).unwrap();
+        shard.spec = plan.shards[&next].spec.clone();
+        shard.metadata.generation = Some(2);
+        assert!(!shard_is_ready(shard), "it has not even seen the change");
+        let meanwhile = super::plan(
+            &cluster,
+            Known {
+                roster: Some(&roster),
+                ..known(&found)
+            },
+        );
+        assert_eq!(meanwhile.with_step(Step::Update).count(), 0);
+        set_ready(found.get_mut(&next).unwrap(), true);
+        done += 1;
+    }
+    assert_eq!(done, 3);
+}
+
+#[test]
 fn a_shard_that_is_unready_already_gets_the_change_first_and_counts() {
     let (mut cluster, mut found, roster) = running(3);
     set_ready(found.get_mut(&2).unwrap(), false);

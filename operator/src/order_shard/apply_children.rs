@@ -4,28 +4,38 @@ use std::fmt::Debug;
 
 use futures::future::try_join_all;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::build::Children;
+use super::build::dcs::CONFIG_ANNOTATION;
 use crate::apply::{Applied, ApplyError, apply};
 use crate::context::Context;
 
 /// Applies all of them and names what was written. What a pod needs is there before the StatefulSet that makes it.
+///
+/// `held`: it is not this shard's turn to take over what a newer operator makes of it. Whatever would have its members
+/// replaced or restarted is left as it is; it is only made where it is missing.
 pub(crate) async fn apply_children(
     context: &Context,
     namespace: &str,
     children: &Children,
+    held: bool,
 ) -> Result<Vec<String>, ApplyError> {
-    let one = Applier { context, namespace };
+    let one = Applier {
+        context,
+        namespace,
+        held,
+    };
     let mut written = Vec::new();
     let (account, role, configuration, credentials, dcs) = tokio::try_join!(
         one.apply(&children.service_account),
         one.apply(&children.role),
         one.apply(&children.configuration),
         one.apply(&children.credentials),
-        one.apply_all(&children.dcs),
+        one.apply_dcs(&children.dcs),
     )?;
     let (binding, network, budget, services) = tokio::try_join!(
         one.apply(&children.role_binding),
@@ -39,13 +49,14 @@ pub(crate) async fn apply_children(
             .flatten(),
     );
     written.extend(dcs.into_iter().chain(services).flatten());
-    written.extend(one.apply(&children.stateful_set).await?);
+    written.extend(one.apply_unless_held(&children.stateful_set).await?);
     Ok(written)
 }
 
 struct Applier<'a> {
     context: &'a Context,
     namespace: &'a str,
+    held: bool,
 }
 
 impl Applier<'_> {
@@ -63,10 +74,104 @@ impl Applier<'_> {
         })
     }
 
+    /// Patroni's ConfigMaps: the one with the dynamic configuration names parameters that restart members.
+    async fn apply_dcs(&self, objects: &[ConfigMap]) -> Result<Vec<Option<String>>, ApplyError> {
+        try_join_all(objects.iter().map(|object| async move {
+            let annotations = object.metadata.annotations.as_ref();
+            if annotations.is_some_and(|all| all.contains_key(CONFIG_ANNOTATION)) {
+                self.apply_unless_held(object).await
+            } else {
+                self.apply(object).await
+            }
+        }))
+        .await
+    }
+
+    async fn apply_unless_held<K>(&self, object: &K) -> Result<Option<String>, ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+    {
+        if self.held && self.is_there(object).await? {
+            return Ok(None);
+        }
+        self.apply(object).await
+    }
+
+    async fn is_there<K>(&self, object: &K) -> Result<bool, ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let name = object.name_any();
+        let found = self.context.api::<K>(self.namespace).get_opt(&name).await;
+        found.map(|object| object.is_some()).map_err(|source| ApplyError::Read {
+            kind: K::kind(&()).into_owned(),
+            name,
+            source,
+        })
+    }
+
     async fn apply_all<K>(&self, objects: &[K]) -> Result<Vec<Option<String>>, ApplyError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
     {
         try_join_all(objects.iter().map(|object| self.apply(object))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use prometheus_client::registry::Registry;
+    use serde_json::json;
+
+    use super::super::build::{self, Files, SystemPasswords};
+    use super::super::shard::tests::shard;
+    use super::*;
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+    use crate::order_cluster::fake_api::FakeApi;
+
+    const SET: &str = "/apis/apps/v1/namespaces/market/statefulsets/shop-0";
+    const CONFIG: &str = "/api/v1/namespaces/market/configmaps/shop-0-config";
+    const SERVICE: &str = "/api/v1/namespaces/market/services/shop-0-rw";
+
+    fn children() -> Children {
+        let shard = shard(json!({"storage": {"size": "1Gi"}}));
+        let passwords = SystemPasswords {
+            superuser: "a".to_owned().into(),
+            replication: "b".to_owned().into(),
+            rewind: "c".to_owned().into(),
+            patroni_username: "patroni".to_owned(),
+            patroni_password: "d".to_owned().into(),
+        };
+        build::children(&shard, &Files::render(&shard, &passwords, 2), 2)
+    }
+
+    #[tokio::test]
+    async fn a_shard_on_hold_keeps_what_would_restart_its_members_and_gets_everything_else() {
+        let api = FakeApi::default();
+        let metrics = Metrics::register(&mut Registry::default());
+        let context = Context::new(api.client(), Config::parse_from(["operator"]), metrics);
+        let apply = async |held| {
+            let written = apply_children(&context, "market", &children(), held).await;
+            written.expect("the API server answers")
+        };
+        assert!(apply(true).await.len() > 10, "what is missing is made");
+        assert_eq!(apply(true).await, [""; 0]);
+
+        // As an operator before this one left them.
+        let before = json!({"spec": {"containers": [{"name": "postgres", "image": "older"}]}});
+        api.edit(SET, |set| set["spec"]["template"] = before.clone());
+        api.edit(CONFIG, |map| map["metadata"]["annotations"]["config"] = json!("{}"));
+        api.edit(SERVICE, |service| service["spec"]["ports"] = json!([]));
+        assert_eq!(apply(true).await, ["changed Service shop-0-rw"]);
+        assert_eq!(api.get(SET).expect("a set")["spec"]["template"], before);
+
+        let mut changed = apply(false).await;
+        changed.sort();
+        assert_eq!(
+            changed,
+            ["changed ConfigMap shop-0-config", "changed StatefulSet shop-0"]
+        );
     }
 }

@@ -9,20 +9,27 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
-use store::admin::{self, AdminError, AdminTarget, PgSslMode, SchemaVersion, ShardIdentity};
+use store::admin::{self, AdminError, AdminTarget, Lsn, PgSslMode, SchemaVersion, Setting, ShardIdentity};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
+use super::build::labels::names;
 use super::build::services::POSTGRES_PORT;
 use super::members::Member;
 use super::passwords::{self, ResetError};
 use super::secrets::Credentials;
 
 /// The shop's database.
-const DATABASE: &str = "orders";
+pub(crate) const DATABASE: &str = "orders";
 /// A database that was found as it should be is looked at again after this time: somebody may have changed a password
 /// or a role by hand, which no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
-/// A migration of a new database takes a second or two.
+/// Everything but migrations takes a second or two: a server that is silent for longer is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A migration may take hours, so it is looked after instead: this often, from a second connection.
+const LOOK_AFTER: Duration = Duration::from_secs(15);
+/// So many looks without an answer mean that the server is gone.
+const SILENT_LOOKS: u32 = 4;
 /// `invalid_password` and `invalid_authorization_specification`.
 const LOGIN_REFUSED: [&str; 2] = ["28P01", "28000"];
 
@@ -35,6 +42,10 @@ pub(crate) enum DatabaseError {
     Reset(#[from] ResetError),
     #[error("the database of {0} did not answer within {PATIENCE:?}")]
     TooSlow(String),
+    #[error("the session that migrated the schema on {0} was ended from outside; it is begun again")]
+    SessionLost(String),
+    #[error("the work on the database of {0} ended before its time; it is begun again")]
+    Ended(String),
     #[error("the master's pod {0} has no address yet")]
     NoAddress(String),
 }
@@ -104,16 +115,39 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    pub(crate) fn now(occasion: Occasion) -> Self {
-        Self {
-            occasion,
-            at: Instant::now(),
-        }
+    pub(crate) fn at(occasion: Occasion, at: Instant) -> Self {
+        Self { occasion, at }
     }
 
     /// Nothing has happened since that would ask for it again.
     pub(crate) fn still_holds(&self, occasion: &Occasion) -> bool {
         self.occasion == *occasion && self.at.elapsed() < LOOK_AGAIN
+    }
+}
+
+/// What the work is at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The migration that is being applied; none while roles and the database itself are made.
+    pub applying: Option<SchemaVersion>,
+    /// Sessions that hold locks which the migration waits for.
+    pub blockers: i32,
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(SchemaVersion(version)) = self.applying else {
+            return f.write_str("roles and schema are being made");
+        };
+        let newest = admin::newest_schema_version().0;
+        write!(
+            f,
+            "the schema is being migrated: version {version} of {newest} is on its way"
+        )?;
+        match self.blockers {
+            0 => Ok(()),
+            sessions => write!(f, " and waits for locks that {sessions} other sessions hold"),
+        }
     }
 }
 
@@ -123,26 +157,120 @@ impl Done {
 /// `confirmed`: commits are answered. A strict master without a standby answers none, so nothing is begun there but what
 /// lets a standby in. A limit of time ends only this side's wait: no cancel is sent, and what was begun is repeated.
 pub(crate) async fn prepare(
-    pods: &Api<Pod>,
-    master: &Member,
-    credentials: &Credentials,
-    identity: &ShardIdentity,
+    pods: Api<Pod>,
+    master: Member,
+    credentials: Credentials,
+    identity: ShardIdentity,
     confirmed: bool,
+    progress: watch::Sender<Progress>,
 ) -> Result<Option<Prepared>, DatabaseError> {
-    let work = async {
-        let (mut postgres, passwords_reset) = login(pods, master, credentials).await?;
+    let begin = async {
+        let (mut postgres, passwords_reset) = login(&pods, &master, &credentials).await?;
         if !confirmed {
             return Ok(None);
         }
-        let schema = set_up(&mut postgres, master, credentials, identity).await?;
-        Ok(Some(Prepared {
-            schema,
-            passwords_reset,
-        }))
+        admin::ensure_database(&mut postgres, DATABASE).await?;
+        admin::ensure_roles(&mut postgres, DATABASE, &credentials.roles).await?;
+        let orders = admin::connect(&target(&master, &credentials, DATABASE)?).await?;
+        Ok(Some((orders, passwords_reset)))
     };
-    tokio::time::timeout(PATIENCE, work)
+    let Some((mut orders, passwords_reset)) = patiently(&master, begin).await? else {
+        return Ok(None);
+    };
+    let schema = migrate(&mut orders, &master, &credentials, &progress).await?;
+    let identify = async { Ok(admin::ensure_identity(&mut orders, &identity).await?) };
+    patiently(&master, identify).await?;
+    Ok(Some(Prepared {
+        schema,
+        passwords_reset,
+    }))
+}
+
+async fn patiently<T>(
+    master: &Member,
+    work: impl Future<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    timeout(PATIENCE, work)
         .await
         .unwrap_or_else(|_| Err(DatabaseError::TooSlow(master.name.clone())))
+}
+
+/// Migrates, however long it takes, as long as the session that does it is there.
+async fn migrate(
+    orders: &mut PgConnection,
+    master: &Member,
+    credentials: &Credentials,
+    progress: &watch::Sender<Progress>,
+) -> Result<SchemaVersion, DatabaseError> {
+    let session = admin::backend(orders).await?;
+    let target = target(master, credentials, DATABASE)?;
+    let tell = |version| {
+        progress.send_replace(Progress {
+            applying: Some(version),
+            blockers: 0,
+        });
+    };
+    tokio::select! {
+        schema = admin::migrate_telling(orders, tell) => Ok(schema?),
+        lost = look_after(session, &target, master, progress) => Err(lost),
+    }
+}
+
+/// Ends only when the session is gone or the server is.
+async fn look_after(
+    session: i32,
+    target: &AdminTarget,
+    master: &Member,
+    progress: &watch::Sender<Progress>,
+) -> DatabaseError {
+    let mut silent = 0;
+    while silent < SILENT_LOOKS {
+        sleep(LOOK_AFTER).await;
+        let look = async {
+            let mut beside = admin::connect(target).await?;
+            admin::blockers(&mut beside, session).await
+        };
+        match timeout(LOOK_AFTER, look).await {
+            Ok(Ok(Some(blockers))) => {
+                silent = 0;
+                progress.send_modify(|progress| progress.blockers = blockers);
+            }
+            Ok(Ok(None)) => return DatabaseError::SessionLost(master.name.clone()),
+            Ok(Err(_)) | Err(_) => silent += 1,
+        }
+    }
+    DatabaseError::TooSlow(master.name.clone())
+}
+
+/// How far back the master's log goes.
+pub(crate) async fn oldest_log(master: &Member, credentials: &Credentials) -> Result<Option<Lsn>, DatabaseError> {
+    let reading = async {
+        let mut postgres = admin::connect(&target(master, credentials, "postgres")?).await?;
+        Ok(admin::oldest_log(&mut postgres).await?)
+    };
+    patiently(master, reading).await
+}
+
+/// Drops the slot of `member` on the master if it keeps nothing any more: Patroni makes a new one.
+pub(crate) async fn drop_lost_slot(
+    master: &Member,
+    credentials: &Credentials,
+    member: &Member,
+) -> Result<bool, DatabaseError> {
+    let dropping = async {
+        let mut postgres = admin::connect(&target(master, credentials, "postgres")?).await?;
+        Ok(admin::drop_lost_slot(&mut postgres, &names::slot(&member.name)).await?)
+    };
+    patiently(master, dropping).await
+}
+
+/// The master's settings as they are in force.
+pub(crate) async fn settings(master: &Member, credentials: &Credentials) -> Result<Vec<Setting>, DatabaseError> {
+    let reading = async {
+        let mut postgres = admin::connect(&target(master, credentials, "postgres")?).await?;
+        Ok(admin::read_settings(&mut postgres).await?)
+    };
+    patiently(master, reading).await
 }
 
 /// A superuser's connection; if the database refuses the password, it is set first. True if it was.
@@ -159,20 +287,6 @@ async fn login(
         }
         other => Ok((other?, false)),
     }
-}
-
-async fn set_up(
-    postgres: &mut PgConnection,
-    master: &Member,
-    credentials: &Credentials,
-    identity: &ShardIdentity,
-) -> Result<SchemaVersion, DatabaseError> {
-    admin::ensure_database(postgres, DATABASE).await?;
-    admin::ensure_roles(postgres, DATABASE, &credentials.roles).await?;
-    let mut orders = admin::connect(&target(master, credentials, DATABASE)?).await?;
-    let schema = admin::migrate(&mut orders).await?;
-    admin::ensure_identity(&mut orders, identity).await?;
-    Ok(schema)
 }
 
 /// Whether the shard's own book says that it owns keys.
@@ -219,4 +333,26 @@ fn is_login_refused(error: &AdminError) -> bool {
         .as_database_error()
         .and_then(|e| e.code())
         .is_some_and(|code| LOGIN_REFUSED.contains(&code.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_under_way_says_which_version_it_is_at_and_what_it_waits_for() {
+        let newest = admin::newest_schema_version();
+        let progress = Progress {
+            applying: Some(newest),
+            blockers: 2,
+        };
+        let n = newest.0;
+        assert_eq!(
+            progress.to_string(),
+            format!(
+                "the schema is being migrated: version {n} of {n} is on its way and waits for locks that 2 other sessions hold"
+            )
+        );
+        assert_eq!(Progress::default().to_string(), "roles and schema are being made");
+    }
 }

@@ -59,6 +59,8 @@ pub(crate) struct PatroniStatus {
     /// `primary`, `replica`, `uninitialized`, ...
     pub role: String,
     pub timeline: Option<i64>,
+    /// On a replica the last byte received or replayed, whichever is further.
+    pub xlog_location: Option<u64>,
     /// `streaming` on a replica that follows.
     pub replication_state: Option<String>,
     pub pending_restart: bool,
@@ -125,6 +127,11 @@ impl Member {
 
     pub(crate) fn timeline(&self) -> Option<i64> {
         self.patroni.as_ref().and_then(|p| p.timeline)
+    }
+
+    /// How far its log goes, in bytes; `None` while it is not known.
+    pub(crate) fn position(&self) -> Option<u64> {
+        self.patroni.as_ref()?.xlog_location.filter(|position| *position > 0)
     }
 
     pub(crate) fn pending_restart(&self) -> bool {
@@ -197,6 +204,8 @@ pub(crate) struct Consensus {
     pub starting: bool,
     /// A handover is under way.
     pub switchover_pending: bool,
+    /// The timelines that the masters have left, and at which byte of the log.
+    pub history: BTreeMap<i64, u64>,
 }
 
 impl Consensus {
@@ -215,8 +224,18 @@ impl Consensus {
             system_identifier: text(&config, dcs::INITIALIZE_ANNOTATION),
             starting: config.get(dcs::INITIALIZE_ANNOTATION).is_some_and(String::is_empty),
             switchover_pending: text(&failover, "leader").is_some() || text(&failover, "member").is_some(),
+            history: text(&config, dcs::HISTORY_ANNOTATION).map_or_else(BTreeMap::new, |text| history(&text)),
         }
     }
+}
+
+/// Lines of a timeline, where it was left, why, when, and who was master after. What cannot be read proves nothing.
+fn history(text: &str) -> BTreeMap<i64, u64> {
+    let lines: Vec<Vec<serde_json::Value>> = serde_json::from_str(text).unwrap_or_default();
+    lines
+        .iter()
+        .filter_map(|line| Some((line.first()?.as_i64()?, line.get(1)?.as_u64()?)))
+        .collect()
 }
 
 /// The member that is master: it holds the lock and says so by its label. The label alone may be a dead node's.
@@ -243,9 +262,17 @@ mod tests {
                 "pending_restart":true,
                 "pending_restart_reason":{"max_connections":{"old_value":"200","new_value":"300"}}}"#,
         );
-        assert_eq!(parsed.timeline, Some(3));
+        assert_eq!((parsed.timeline, parsed.xlog_location), (Some(3), Some(67_109_192)));
         assert_eq!(parsed.replication_state.as_deref(), Some("streaming"));
         assert!(parsed.pending_restart && !parsed.only_lowered_limits());
+    }
+
+    #[test]
+    fn the_history_of_timelines_is_read_as_patroni_writes_it() {
+        let text =
+            r#"[[1,50331808,"no recovery target specified","2026-01-01T00:00:00+00:00","shop-0-1"],[2,67109192,"x"]]"#;
+        assert_eq!(history(text), BTreeMap::from([(1, 50_331_808), (2, 67_109_192)]));
+        assert_eq!(history("{}"), BTreeMap::new());
     }
 
     #[test]

@@ -19,14 +19,20 @@ mod parameters;
 mod passwords;
 mod patroni_api;
 mod pod_exec;
+mod preparation;
 mod quantity;
+mod rebuild;
 mod reconcile;
+mod rejoin;
 mod reload;
+mod renewals;
 mod rollout;
 mod secrets;
+mod settings;
 mod shard;
 mod status;
 mod storage;
+mod vitals;
 mod volumes;
 mod watch;
 
@@ -51,11 +57,16 @@ use tracing::{error, warn};
 
 use crate::conditions::made_by_operator;
 use crate::context::Context;
+pub(crate) use build::template_revision;
+
 use bootstrap::StartWatch;
 use database::{Done, Prepared};
 use failover::MasterWatch;
 use patroni_api::PatroniApi;
+use preparation::Preparation;
 use reconcile::ReconcileError;
+use renewals::Renewals;
+use settings::Agreement;
 
 /// Shards reconciled at the same time: most of a reconcile is waiting for answers.
 const CONCURRENCY: u16 = 16;
@@ -68,15 +79,22 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(crate) struct Shards {
     context: Arc<Context>,
     patroni: PatroniApi,
+    renewals: Renewals,
     memory: Mutex<HashMap<String, Memory>>,
 }
 
 /// What is remembered of one shard; all of it can be forgotten, at the price of looking again.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Memory {
     master: MasterWatch,
     start: StartWatch,
     database: Option<(Done, Prepared)>,
+    /// The work on the database that is under way.
+    preparation: Option<Preparation>,
+    /// Members that do not follow.
+    rejoin: rebuild::Memory,
+    /// The parameters that were last found in force.
+    agreed: Option<Agreement>,
     /// When Patroni was last given another configuration.
     configured: Option<Instant>,
 }
@@ -92,11 +110,20 @@ impl Shards {
     fn forget(&self, resource: &OrderShard) {
         let key = format!("{}/{}", resource.namespace().unwrap_or_default(), resource.name_any());
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.renewals
+            .forget(resource.namespace().as_deref(), &resource.name_any());
     }
 }
 
-/// Runs until `stop`.
+/// Runs the controller, and samples the shards for the metrics, until `stop`.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    tokio::join!(
+        vitals::sample(Arc::clone(&context), stop.clone()),
+        control(context, stop)
+    );
+}
+
+async fn control(context: Arc<Context>, stop: CancellationToken) {
     let patroni = match PatroniApi::new() {
         Ok(patroni) => patroni,
         Err(error) => {
@@ -107,6 +134,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let shards = Arc::new(Shards {
         context: Arc::clone(&context),
         patroni,
+        renewals: Renewals::default(),
         memory: Mutex::default(),
     });
     let controller = Controller::new(context.watched::<OrderShard>(), watcher::Config::default()).with_config(
@@ -114,7 +142,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
             .concurrency(CONCURRENCY)
             .debounce(DEBOUNCE),
     );
-    let controller = with_triggers(controller, &context);
+    let controller = with_triggers(controller, &context, shards.renewals.clone());
     controller
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile::reconcile, retry, shards)
@@ -133,8 +161,12 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
 }
 
 /// Everything whose change, loss or edit concerns a shard.
-fn with_triggers(controller: Controller<OrderShard>, context: &Context) -> Controller<OrderShard> {
+fn with_triggers(controller: Controller<OrderShard>, context: &Context, renewals: Renewals) -> Controller<OrderShard> {
     let store = controller.store();
+    let noting = move |object: &ConfigMap| {
+        renewals.take_in(object, Instant::now());
+        watch::config_map(object)
+    };
     let made = || watcher::Config::default().labels(&made_by_operator());
     let of_cluster = |store: Store<OrderShard>| {
         move |object: &Secret| match watch::by_label(object) {
@@ -154,7 +186,7 @@ fn with_triggers(controller: Controller<OrderShard>, context: &Context) -> Contr
         .reconcile_on(watch::changes(
             context.watched::<ConfigMap>(),
             made(),
-            watch::config_map,
+            noting,
             watch::by_label,
         ))
         .reconcile_on(watch::changes(

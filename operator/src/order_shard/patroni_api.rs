@@ -31,6 +31,26 @@ pub(crate) enum PatroniError {
     },
 }
 
+/// What a request to copy the master's data came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reinitialized {
+    /// It goes on by itself.
+    Begun,
+    /// 503: there is no leader, it is the leader itself, or something else is in progress.
+    NotNow(String),
+}
+
+impl Reinitialized {
+    fn of(answer: Result<(), PatroniError>) -> Result<Self, PatroniError> {
+        match answer {
+            Err(PatroniError::Refused { status, reason, .. }) if status == StatusCode::SERVICE_UNAVAILABLE => {
+                Ok(Self::NotNow(reason))
+            }
+            other => other.map(|()| Self::Begun),
+        }
+    }
+}
+
 /// A client for the REST APIs of all members.
 #[derive(Debug, Clone)]
 pub(crate) struct PatroniApi {
@@ -68,6 +88,20 @@ impl PatroniApi {
         self.post(ip, "switchover", &body, login, operation).await
     }
 
+    /// Has the replica at `ip` throw its data away and copy the master's.
+    ///
+    /// Without `force`: if its Patroni is at work on something already, a copy or a rewind, that goes on.
+    pub(crate) async fn reinitialize(
+        &self,
+        ip: &str,
+        member: &str,
+        login: &SystemPasswords,
+    ) -> Result<Reinitialized, PatroniError> {
+        let operation = format!("have {member} copied anew from the master");
+        let body = json!({"force": false});
+        Reinitialized::of(self.post(ip, "reinitialize", &body, login, operation).await)
+    }
+
     async fn post(
         &self,
         ip: &str,
@@ -103,5 +137,28 @@ impl PatroniApi {
             operation,
             status,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: StatusCode) -> Result<(), PatroniError> {
+        Err(PatroniError::Refused {
+            operation: "have a copied anew".to_owned(),
+            status,
+            reason: "reinitialize already in progress".to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_member_that_is_at_work_already_is_no_fault() {
+        assert_eq!(Reinitialized::of(Ok(())).expect("an answer"), Reinitialized::Begun);
+        assert_eq!(
+            Reinitialized::of(refused(StatusCode::SERVICE_UNAVAILABLE)).expect("an answer"),
+            Reinitialized::NotNow("reinitialize already in progress".to_owned())
+        );
+        assert!(Reinitialized::of(refused(StatusCode::UNAUTHORIZED)).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::{Failover, OrderShard};
+use crds::{OrderShard, Rebuild};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -16,14 +16,18 @@ use super::apply_children::apply_children;
 use super::bootstrap::{self, TakeBackError};
 use super::build::labels::names;
 use super::build::{self, Files, dcs};
-use super::database::{self, DatabaseError, Done, Occasion};
+use super::database::{self, DatabaseError};
+use super::failover::Noticed;
 use super::finalize::{self, Deletion, FinalizeError};
 use super::observe::{ObserveError, Observed, observe};
+use super::preparation::prepare_database;
+use super::rebuild;
 use super::reload::{self, ReloadError};
 use super::rollout::{self, View};
 use super::secrets::{self, Credentials, SecretError};
+use super::settings::{self, Agreement};
 use super::shard::Shard;
-use super::status::{self, Because, DatabaseFacts};
+use super::status::{self, Because, DatabaseFacts, Found};
 use super::volumes::{self, VolumeError};
 use crate::apply::ApplyError;
 use crate::conditions::{Standing, now, write_status};
@@ -36,6 +40,8 @@ const RESTLESS: Duration = Duration::from_secs(2);
 /// Patroni looks at its configuration every second, applies it within another and then says which parameters wait for a
 /// restart. Before that the absence of such parameters means nothing.
 const TAKING_IN: Duration = Duration::from_secs(5);
+/// After so long even a Patroni that the API server keeps waiting has taken it in.
+const SURELY_IN: Duration = Duration::from_secs(60);
 
 /// Why a look failed; it is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -65,17 +71,23 @@ pub(crate) enum ReconcileError {
 /// Where the work on a shard stands after one look.
 struct Outcome {
     standing: Standing,
+    /// Nothing is under way, whatever the standing says of the specification.
+    settled: bool,
     /// The checked specification; none when it was refused or could not be looked at.
     shard: Option<Shard>,
     facts: DatabaseFacts,
+    /// The member that is copied anew, or that none is; `None` when nobody looked.
+    rebuilding: Option<Option<Rebuild>>,
 }
 
 impl From<Standing> for Outcome {
     fn from(standing: Standing) -> Self {
         Self {
+            settled: standing.is_ready() || standing.is_stalled(),
             standing,
             shard: None,
             facts: DatabaseFacts::default(),
+            rebuilding: None,
         }
     }
 }
@@ -117,7 +129,7 @@ async fn look(resource: &OrderShard, shards: &Shards) -> Result<Action, Reconcil
     if let Some(refusal) = refusal {
         outcome.standing = refusal;
     }
-    let calm = outcome.standing.is_ready() || outcome.standing.is_stalled();
+    let calm = outcome.settled;
     report(resource, shards, &observed, outcome, failover).await?;
     match error {
         Some(error) => Err(error),
@@ -149,14 +161,17 @@ async fn converge(
     apply(resource, shards, &build::children(&shard, &files, replicas)).await?;
     free_first_start(resource, shards, &shard, observed).await?;
     remove_surplus_volumes(resource, shards, &shard, observed, &view).await?;
+    let rebuilding = rebuild::mend(resource, shards, &view, &credentials).await;
 
     if let Some(step) = rollout::urgent_step(&view) {
         act::act(shards, resource, observed, &credentials.system, &step).await?;
         let standing = Standing::reconciling(Because::RollingOut, "replacing a pod that cannot do its work");
         return Ok(Outcome {
             standing,
+            settled: false,
             shard: Some(shard),
-            facts: remembered(resource),
+            facts: DatabaseFacts::remembered(resource),
+            rebuilding: Some(rebuilding),
         });
     }
     let database = prepare_database(resource, shards, &view, &credentials, &shard).await?;
@@ -177,17 +192,27 @@ async fn converge(
         )
     };
     let facts = database.as_ref().copied().unwrap_or_default();
-    let standing = storage_refused
-        .or(database.err())
-        .or_else(|| status::members_standing(&view, observed))
+    let progress = database
+        .err()
+        .or_else(|| status::members_standing(&view, observed, rebuilding.as_ref()))
         .or_else(|| status::rollout_standing(&view, observed))
         .or_else(|| (!loaded || !taken_in).then(reloading))
         .or_else(|| (!facts.initialised).then(preparing))
         .unwrap_or_else(|| status::settled(&view));
+    let refused = match storage_refused.or_else(|| unknown_parameters(&shard)) {
+        None if progress.is_ready() => parameters_refused(resource, shards, &shard, &view, &credentials).await?,
+        refused => refused,
+    };
+    let settled = [Some(&progress), refused.as_ref()]
+        .into_iter()
+        .flatten()
+        .all(|standing| standing.is_ready() || standing.is_stalled());
     Ok(Outcome {
-        standing,
+        standing: refused.unwrap_or(progress),
+        settled,
         shard: Some(shard),
         facts,
+        rebuilding: Some(rebuilding),
     })
 }
 
@@ -235,7 +260,8 @@ async fn fit_volumes(
 /// Applies the children, and tells by an event what had to be put right on a shard that was complete before.
 async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Children) -> Result<(), ReconcileError> {
     let namespace = resource.namespace().unwrap_or_default();
-    let written = apply_children(&shards.context, &namespace, children).await?;
+    let held = resource.spec.template_revision.as_deref() != Some(build::template_revision());
+    let written = apply_children(&shards.context, &namespace, children, held).await?;
     if written.is_empty() {
         return Ok(());
     }
@@ -289,71 +315,59 @@ async fn free_first_start(
     Ok(())
 }
 
-/// Prepares the database if something calls for it. A refusal that needs a person is a standing, not an error.
-async fn prepare_database(
+/// Whether the parameters of the specification are in force, once everything else is as asked. Told as on its way for a
+/// while: the members may be slow to take a change in.
+async fn parameters_refused(
     resource: &OrderShard,
     shards: &Shards,
+    shard: &Shard,
     view: &View<'_>,
     credentials: &Credentials,
-    shard: &Shard,
-) -> Result<Result<DatabaseFacts, Standing>, ReconcileError> {
-    let known = |schema: i64| DatabaseFacts {
-        schema_version: Some(schema),
-        initialised: true,
+) -> Result<Option<Standing>, ReconcileError> {
+    let (Some(master), false) = (view.master, shard.asked.is_empty()) else {
+        return Ok(None);
     };
-    let Some(master) = view.master else {
-        return Ok(Ok(remembered(resource)));
-    };
-    let occasion = Occasion::of(master, credentials);
-    let done = shards.remember(resource, |memory| memory.database.clone());
-    if let Some((done, prepared)) = done
-        && done.still_holds(&occasion)
-    {
-        return Ok(Ok(known(prepared.schema.0)));
+    let agreement = Agreement::of(master, shard);
+    if shards.remember(resource, |memory| {
+        memory.agreed.as_ref().is_some_and(|a| a.still_holds(&agreement))
+    }) {
+        return Ok(None);
     }
-    let identity = database::identity(&shard.data_id, shard.ordinal);
-    let pods = shards.context.api::<Pod>(&shard.namespace);
-    let confirmed = !shard.commit.strict() || view.synchronous_standby().is_some();
-    match database::prepare(&pods, master, credentials, &identity, confirmed).await {
-        Ok(None) => Ok(Ok(remembered(resource))),
-        Ok(Some(prepared)) => {
-            info!(
-                shard = shard.name,
-                schema = prepared.schema.0,
-                "the database is prepared"
-            );
-            if prepared.passwords_reset {
-                let note = "the passwords in the database were set to those of the cluster's Secrets";
-                shards.context.tell(resource, "PasswordsReset", note).await;
-            }
-            shards.remember(resource, |memory| {
-                memory.database = Some((Done::now(occasion), prepared))
-            });
-            Ok(Ok(known(prepared.schema.0)))
-        }
-        Err(refused) if refused.needs_a_person() => {
-            Ok(Err(Standing::stalled(Because::DatabaseRefused, chain(&refused))))
-        }
-        Err(error) => Err(error.into()),
+    let refused = settings::refused(&shard.asked, &database::settings(master, credentials).await?);
+    if refused.is_empty() {
+        shards.remember(resource, |memory| memory.agreed = Some(agreement));
+        return Ok(None);
     }
+    let message = settings::message(&refused);
+    let lately = shards.remember(resource, |memory| {
+        memory.configured.is_some_and(|at| at.elapsed() < SURELY_IN)
+    });
+    Ok(Some(if lately {
+        Standing::reconciling(Because::ReloadingConfiguration, message)
+    } else {
+        Standing::stalled(Because::ParametersRefused, message)
+    }))
 }
 
-/// Without a master the last thing known of the database is what the status says.
-fn remembered(resource: &OrderShard) -> DatabaseFacts {
-    let status = resource.status.as_ref();
-    DatabaseFacts {
-        schema_version: status.and_then(|s| s.schema_version),
-        initialised: status.is_some_and(|s| s.initialised),
-    }
+/// Names that PostgreSQL does not know are told at once, and everything else goes on without them.
+fn unknown_parameters(shard: &Shard) -> Option<Standing> {
+    let unknown = settings::unknown(&shard.asked);
+    (!unknown.is_empty()).then(|| Standing::stalled(Because::ParametersRefused, settings::message(&unknown)))
 }
 
-fn notice_failover(shards: &Shards, resource: &OrderShard, observed: &Observed) -> Option<Failover> {
+fn notice_failover(shards: &Shards, resource: &OrderShard, observed: &Observed) -> Option<Noticed> {
     let before = resource.status.as_ref().and_then(|s| s.master.clone());
+    let (namespace, shard) = (resource.namespace(), resource.name_any());
+    let sign_of_life = |member: &str| shards.renewals.last_of(namespace.as_deref(), &shard, member);
     shards.remember(resource, |memory| {
         let (master, members) = (observed.master(), &observed.members);
-        memory
-            .master
-            .look(before.as_deref(), master, members, Instant::now(), now())
+        memory.master.look(
+            before.as_deref(),
+            master,
+            members,
+            sign_of_life,
+            (Instant::now(), now()),
+        )
     })
 }
 
@@ -378,8 +392,10 @@ async fn deletion(
 fn failed(resource: &OrderShard, shards: &Shards, error: &ReconcileError) -> Outcome {
     Outcome {
         standing: Standing::reconciling(Because::Failed, chain(error)),
+        settled: false,
         shard: Shard::parse(resource, &shards.context.config.postgres_image).ok(),
         facts: DatabaseFacts::default(),
+        rebuilding: None,
     }
 }
 
@@ -389,10 +405,11 @@ async fn report(
     shards: &Shards,
     observed: &Observed,
     outcome: Outcome,
-    failover: Option<Failover>,
+    failover: Option<Noticed>,
 ) -> Result<(), ReconcileError> {
     let view = outcome.shard.as_ref().map(|shard| view(shard, observed));
-    if let Some(failover) = &failover {
+    if let Some(Noticed { failover, planned }) = &failover {
+        shards.context.metrics.shards.failed_over(resource, *planned);
         let from = failover.from.as_deref().unwrap_or("nobody");
         let took = failover
             .milliseconds_without_writes
@@ -401,14 +418,15 @@ async fn report(
         shards.context.warn(resource, "MasterChanged", note).await;
     }
     let before = resource.status.as_ref();
-    let status = status::assemble(
-        resource,
-        observed,
-        view.as_ref(),
-        outcome.facts,
-        failover,
-        &outcome.standing,
-    );
+    let rebuilding = outcome
+        .rebuilding
+        .unwrap_or_else(|| before.and_then(|status| status.rebuilding.clone()));
+    let found = Found {
+        database: outcome.facts,
+        failover: failover.map(|noticed| noticed.failover),
+        rebuilding,
+    };
+    let status = status::assemble(resource, observed, view.as_ref(), found, &outcome.standing);
     let api = shards
         .context
         .api::<OrderShard>(&resource.namespace().unwrap_or_default());

@@ -29,6 +29,8 @@ pub(crate) struct Shard {
     pub image: String,
     /// Names of Secrets.
     pub image_pull_secrets: Vec<String>,
+    /// The PostgreSQL parameters of the specification.
+    pub asked: BTreeMap<String, String>,
     /// Every PostgreSQL parameter of Patroni's dynamic configuration: owned, users' and derived.
     pub parameters: BTreeMap<String, String>,
     pub resources: ResourceRequirements,
@@ -113,6 +115,7 @@ impl Shard {
             commit: Commit::of(postgres.durability, instances),
             image: postgres.image.clone().unwrap_or_else(|| default_image.to_owned()),
             image_pull_secrets: postgres.image_pull_secrets.clone(),
+            asked: postgres.parameters.clone(),
             parameters: parameters::merged(size, &postgres.parameters),
             resources,
             storage,

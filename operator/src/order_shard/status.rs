@@ -1,8 +1,9 @@
 //! From what was observed and done to the resource's status. Pure.
 
-use crds::{DurabilityNow, Failover, OrderShard, OrderShardStatus};
+use crds::{DurabilityNow, Failover, OrderShard, OrderShardStatus, Rebuild};
 use kube::ResourceExt;
 
+use super::database::Prepared;
 use super::durability::Commit;
 use super::members::Member;
 use super::observe::Observed;
@@ -19,6 +20,9 @@ pub(crate) enum Because {
     InvalidSpec,
     /// Stalled: the volumes cannot get the size asked for.
     StorageRefused,
+    /// Stalled: PostgreSQL does not know a parameter of the specification, or does not take its value; everything else goes
+    /// on, and the message names the parameter.
+    ParametersRefused,
     /// Stalled: the volume belongs to another shard or cluster, or a newer operator has migrated it.
     DatabaseRefused,
     /// Stalled: the shard is to be deleted but owns keys, which would be lost.
@@ -29,6 +33,8 @@ pub(crate) enum Because {
     WaitingForMaster,
     /// Reconciling: members are missing, starting, or being copied from the master.
     WaitingForReplicas,
+    /// Reconciling: a member could not follow the master any more and is being copied anew.
+    RebuildingReplica,
     /// Reconciling: all members are there, but commits do not wait for a standby yet.
     WaitingForSynchronousStandby,
     /// Reconciling: roles, schema and identity are being made.
@@ -51,11 +57,13 @@ impl Reason for Because {
             Self::Settled => "Settled",
             Self::InvalidSpec => "InvalidSpec",
             Self::StorageRefused => "StorageRefused",
+            Self::ParametersRefused => "ParametersRefused",
             Self::DatabaseRefused => "DatabaseRefused",
             Self::OwnsRanges => "OwnsRanges",
             Self::WaitingForCredentials => "WaitingForCredentials",
             Self::WaitingForMaster => "WaitingForMaster",
             Self::WaitingForReplicas => "WaitingForReplicas",
+            Self::RebuildingReplica => "RebuildingReplica",
             Self::WaitingForSynchronousStandby => "WaitingForSynchronousStandby",
             Self::PreparingDatabase => "PreparingDatabase",
             Self::RollingOut => "RollingOut",
@@ -83,7 +91,7 @@ pub(crate) fn durability_now(commit: Commit, view: &View<'_>) -> DurabilityNow {
 }
 
 /// How far the members are; none when they are all as asked for.
-pub(crate) fn members_standing(view: &View<'_>, observed: &Observed) -> Option<Standing> {
+pub(crate) fn members_standing(view: &View<'_>, observed: &Observed, rebuilding: Option<&Rebuild>) -> Option<Standing> {
     let Some(master) = view.master else {
         let states = describe(&observed.members);
         return Some(Standing::reconciling(
@@ -102,6 +110,13 @@ pub(crate) fn members_standing(view: &View<'_>, observed: &Observed) -> Option<S
         let mut parts: Vec<String> = lagging.iter().map(|m| state_of(m)).collect();
         if missing > 0 {
             parts.push(format!("{missing} not there yet"));
+        }
+        if let Some(rebuild) = rebuilding {
+            let (member, why, states) = (&rebuild.member, &rebuild.why, parts.join(", "));
+            return Some(Standing::reconciling(
+                Because::RebuildingReplica,
+                format!("{member} is copied anew from {}: {why} ({states})", master.name),
+            ));
         }
         return Some(Standing::reconciling(
             Because::WaitingForReplicas,
@@ -194,13 +209,41 @@ pub(crate) struct DatabaseFacts {
     pub initialised: bool,
 }
 
+impl DatabaseFacts {
+    /// After the step.
+    pub(crate) fn of(prepared: Prepared) -> Self {
+        Self {
+            schema_version: Some(prepared.schema.0),
+            initialised: true,
+        }
+    }
+
+    /// Without a master the last thing known of the database is what the status says.
+    pub(crate) fn remembered(resource: &OrderShard) -> Self {
+        let status = resource.status.as_ref();
+        Self {
+            schema_version: status.and_then(|s| s.schema_version),
+            initialised: status.is_some_and(|s| s.initialised),
+        }
+    }
+}
+
+/// What a look found beside the members.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub database: DatabaseFacts,
+    /// The failover that has just ended.
+    pub failover: Option<Failover>,
+    /// The copy that is under way.
+    pub rebuilding: Option<Rebuild>,
+}
+
 /// Puts the status together. Without a view (the specification is invalid) what was known stays.
 pub(crate) fn assemble(
     resource: &OrderShard,
     observed: &Observed,
     view: Option<&View<'_>>,
-    facts: DatabaseFacts,
-    failover: Option<Failover>,
+    found: Found,
     standing: &Standing,
 ) -> OrderShardStatus {
     let before = resource.status.clone().unwrap_or_default();
@@ -215,13 +258,14 @@ pub(crate) fn assemble(
         ready_instances: count(observed.members.iter().filter(|m| m.is_up()).count()),
         term: master.and_then(Member::timeline).or(before.term),
         durability: view.map_or(before.durability, |view| Some(durability_now(view.commit, view))),
-        initialised: before.initialised || facts.initialised,
-        schema_version: facts.schema_version.or(before.schema_version),
+        initialised: before.initialised || found.database.initialised,
+        schema_version: found.database.schema_version.or(before.schema_version),
         system_identifier: observed
             .consensus
             .system_identifier
             .clone()
             .or(before.system_identifier),
-        last_failover: failover.or(before.last_failover),
+        last_failover: found.failover.or(before.last_failover),
+        rebuilding: found.rebuilding,
     }
 }

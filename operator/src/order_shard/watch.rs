@@ -133,7 +133,10 @@ pub(crate) fn deletion<K: Resource>(object: &K) -> u64 {
 
 /// Of a pod: its labels, whether it is ready, going, where it is, and what Patroni says except for positions.
 pub(crate) fn pod(pod: &Pod) -> u64 {
-    let member = Member::from_pod(pod, None);
+    let mut member = Member::from_pod(pod, None);
+    if let Some(patroni) = &mut member.patroni {
+        patroni.xlog_location = None;
+    }
     digest(&(
         (pod.labels(), &member.ip, member.ready, member.terminating, &member.uid),
         (&member.loaded, &member.wanted, &member.patroni, &member.trouble),

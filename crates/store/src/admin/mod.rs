@@ -11,16 +11,22 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 mod identity;
 mod ranges;
+mod replication;
 mod roles;
 mod schema;
 mod scram;
+mod settings;
+mod vitals;
 
 pub use identity::{ShardIdentity, ensure_identity, read_identity};
 pub use ranges::{OwnedRange, RangeState, claim_initial_ranges, read_ranges};
+pub use replication::{Lsn, drop_lost_slot, oldest_log};
 pub use roles::{Passwords, Role, ensure_database, ensure_roles, reset_password};
-pub use schema::{SchemaVersion, migrate, newest_schema_version, schema_version};
+pub use schema::{SchemaVersion, backend, blockers, migrate, migrate_telling, newest_schema_version, schema_version};
 pub use scram::scram_verifier;
+pub use settings::{Setting, SettingKind, read_settings};
 pub use sqlx::postgres::PgSslMode;
+pub use vitals::{Follower, Slot, Vitals, read_vitals};
 
 /// How long a connection may take, login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

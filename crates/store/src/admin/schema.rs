@@ -16,23 +16,67 @@ pub struct SchemaVersion(pub i64);
 /// shop's database, after [`super::ensure_roles`].
 ///
 /// Each file runs in one transaction, so a failed or interrupted call is simply made again. A database that is newer
-/// than this program is left alone and refused.
+/// than this program is left alone and refused. Two calls at once on one database take turns: each file is applied under
+/// an advisory lock (taken by sqlx), after a look at what is applied already.
 pub async fn migrate(conn: &mut PgConnection) -> Result<SchemaVersion, AdminError> {
+    migrate_telling(conn, |_| {}).await
+}
+
+/// [`migrate`], which tells each version before it applies it.
+pub async fn migrate_telling(
+    conn: &mut PgConnection,
+    tell: impl FnMut(SchemaVersion) + Send,
+) -> Result<SchemaVersion, AdminError> {
     let operation = || format!("take the role `{OWNER}` for the migrations");
     sqlx::raw_sql("SET ROLE ringwright_owner")
         .execute(&mut *conn)
         .await
         .map_err(failed(operation))?;
-    let mut migrator = Migrator::with_migrations(EMBEDDED.iter().cloned().collect());
-    migrator.create_schema("ringwright");
-    migrator.dangerous_set_table_name("ringwright.schema_migrations");
-    let ran = migrator.run_direct(None, conn, false).await;
+    let ran = run_one_by_one(conn, tell).await;
     sqlx::raw_sql("RESET ROLE")
         .execute(&mut *conn)
         .await
         .map_err(failed(operation))?;
     ran?;
     Ok(newest_schema_version())
+}
+
+async fn run_one_by_one(conn: &mut PgConnection, mut tell: impl FnMut(SchemaVersion) + Send) -> Result<(), AdminError> {
+    let applied = schema_version(conn).await?;
+    let mut one = migrator();
+    // Whoever is newer than this program may be at work at the same time; the last run below refuses that.
+    one.set_ignore_missing(true);
+    for version in EMBEDDED.iter().map(|migration| migration.version) {
+        if applied.is_none_or(|applied| applied.0 < version) {
+            tell(SchemaVersion(version));
+            one.run_direct(Some(version), conn, false).await?;
+        }
+    }
+    Ok(migrator().run_direct(None, conn, false).await?)
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = Migrator::with_migrations(EMBEDDED.iter().cloned().collect());
+    migrator.create_schema("ringwright");
+    migrator.dangerous_set_table_name("ringwright.schema_migrations");
+    migrator
+}
+
+/// The server's process behind a connection, to look at it from another one.
+pub async fn backend(conn: &mut PgConnection) -> Result<i32, AdminError> {
+    sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(conn)
+        .await
+        .map_err(failed(|| "ask for the server's process".to_owned()))
+}
+
+/// How many sessions the one behind `backend` waits for, because they hold locks; `None` when it is gone.
+pub async fn blockers(conn: &mut PgConnection, backend: i32) -> Result<Option<i32>, AdminError> {
+    sqlx::query_scalar("SELECT cardinality(pg_blocking_pids(pid)) FROM pg_stat_activity WHERE pid = $1")
+        .bind(backend)
+        .fetch_optional(conn)
+        .await
+        .map_err(failed(|| format!("look at the server's process {backend}")))
 }
 
 /// The newest migration this program carries.

@@ -2,8 +2,8 @@ use ring::{Generation, Ordinal, Range};
 use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection};
 
-use super::shards::{database, drop_database, passwords, refusal, run, superuser};
-use crate::admin::{self, AdminError, AdminTarget, PgSslMode, RangeState, Role, ShardIdentity};
+use super::shards::{database, drop_database, empty_database, eventually, passwords, refusal, run, superuser};
+use crate::admin::{self, AdminError, AdminTarget, PgSslMode, RangeState, Role, SettingKind, ShardIdentity};
 
 const HALVES: [Range; 2] = [
     Range { lo: 0, hi: 1 << 31 },
@@ -60,6 +60,133 @@ async fn a_database_that_is_newer_than_this_program_is_refused() {
     .await;
     let refused = admin::migrate(&mut conn).await;
     assert!(matches!(refused, Err(AdminError::Migrate(_))), "{refused:?}");
+    conn.close().await.unwrap();
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn two_operators_that_migrate_at_once_take_turns_and_tell_each_version() {
+    let name = empty_database().await;
+    let (mut one, mut two) = (superuser(&name).await, superuser(&name).await);
+    let (mut told_one, mut told_two) = (Vec::new(), Vec::new());
+    let (first, second) = tokio::join!(
+        admin::migrate_telling(&mut one, |version| told_one.push(version)),
+        admin::migrate_telling(&mut two, |version| told_two.push(version)),
+    );
+    assert_eq!(first.unwrap(), admin::newest_schema_version());
+    assert_eq!(second.unwrap(), admin::newest_schema_version());
+    let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM ringwright.schema_migrations ORDER BY version")
+        .fetch_all(&mut one)
+        .await
+        .unwrap();
+    // Whoever looks a moment later finds some applied already.
+    for told in [&told_one, &told_two] {
+        let told: Vec<i64> = told.iter().map(|version| version.0).collect();
+        assert!(applied.ends_with(&told), "{told:?}");
+    }
+    assert_eq!(told_one.len().max(told_two.len()), applied.len());
+    let mut told = 0;
+    admin::migrate_telling(&mut one, |_| told += 1).await.unwrap();
+    assert_eq!(told, 0, "nothing is left to apply");
+    drop((one, two));
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_a_lock_is_seen_from_beside_until_it_is_gone() {
+    let name = empty_database().await;
+    let (mut holder, mut waiter, mut beside) = (superuser(&name).await, superuser(&name).await, superuser(&name).await);
+    let backend = admin::backend(&mut waiter).await.unwrap();
+    assert_eq!(admin::blockers(&mut beside, backend).await.unwrap(), Some(0));
+    run(&mut holder, "CREATE TABLE held (); BEGIN; LOCK TABLE held").await;
+    let waiting = tokio::spawn(async move {
+        run(&mut waiter, "LOCK TABLE held").await;
+    });
+    eventually("it waits", || {
+        let name = name.clone();
+        async move { admin::blockers(&mut superuser(&name).await, backend).await.unwrap() == Some(1) }
+    })
+    .await;
+    waiting.abort();
+    run(&mut holder, "ROLLBACK").await;
+    eventually("it is gone", || {
+        let name = name.clone();
+        async move {
+            admin::blockers(&mut superuser(&name).await, backend)
+                .await
+                .unwrap()
+                .is_none()
+        }
+    })
+    .await;
+    drop((holder, beside));
+    drop_database(&name).await;
+}
+
+#[tokio::test]
+async fn settings_are_read_with_their_units_limits_and_sources() {
+    let mut conn = superuser("postgres").await;
+    run(&mut conn, "SET work_mem = '9MB'").await;
+    let settings = admin::read_settings(&mut conn).await.unwrap();
+    let of = |name: &str| settings.iter().find(|setting| setting.name == name).unwrap().clone();
+    let work_mem = of("work_mem");
+    assert_eq!(
+        (
+            work_mem.value.as_str(),
+            work_mem.unit.as_deref(),
+            work_mem.kind,
+            work_mem.source.as_str()
+        ),
+        ("9216", Some("kB"), SettingKind::Integer, "session")
+    );
+    assert_eq!(work_mem.limits, Some(("64".to_owned(), "2147483647".to_owned())));
+    assert!(of("wal_compression").words.contains(&"lz4".to_owned()));
+    assert_eq!(of("datestyle").kind, SettingKind::Text);
+    assert!(of("block_size").internal && !of("jit").internal);
+}
+
+#[tokio::test]
+async fn the_log_begins_with_its_oldest_segment() {
+    let mut conn = superuser("postgres").await;
+    let oldest = admin::oldest_log(&mut conn).await.unwrap().unwrap();
+    let (there, now): (bool, i64) = sqlx::query_as(
+        "SELECT EXISTS (SELECT FROM pg_ls_waldir()
+                         WHERE substr(name, 9) = substr(pg_walfile_name('0/0'::pg_lsn + $1::numeric), 9)),
+                pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint",
+    )
+    .bind(oldest.0.cast_signed())
+    .fetch_one(&mut conn)
+    .await
+    .unwrap();
+    assert!(there, "{oldest} is a segment's first byte");
+    assert!(oldest.0.cast_signed() <= now, "{oldest}");
+    assert_eq!(admin::Lsn(0x1_0000_00AB).to_string(), "1/AB");
+}
+
+#[tokio::test]
+async fn only_a_slot_that_is_lost_is_dropped() {
+    let mut conn = superuser("postgres").await;
+    let slot = format!("ringwright_test_{}", std::process::id());
+    run(
+        &mut conn,
+        format!("SELECT pg_create_physical_replication_slot('{slot}', true)"),
+    )
+    .await;
+    assert!(!admin::drop_lost_slot(&mut conn, &slot).await.unwrap());
+    assert!(!admin::drop_lost_slot(&mut conn, "no_such_slot").await.unwrap());
+    run(&mut conn, format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+}
+
+#[tokio::test]
+async fn the_monitoring_role_reads_the_vitals_of_a_shard() {
+    let name = database().await;
+    let mut conn = super::fence::connect(&name, Role::Monitor).await;
+    let vitals = admin::read_vitals(&mut conn).await.unwrap();
+    assert_eq!(vitals.outbox_events, 0);
+    assert!(vitals.database_bytes > 1_000_000, "{vitals:?}");
+    // The server has a replica that streams; it may lag behind what other tests write.
+    let follower = vitals.followers.iter().find(|follower| follower.streams);
+    assert!(follower.is_some_and(|follower| follower.lag_bytes >= 0), "{vitals:?}");
     conn.close().await.unwrap();
     drop_database(&name).await;
 }

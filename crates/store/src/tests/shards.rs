@@ -82,9 +82,7 @@ async fn template() -> &'static str {
     let make = || async {
         let mut conn = superuser("postgres").await;
         drop_databases_of_the_dead(&mut conn).await;
-        let name = next_name();
-        admin::ensure_database(&mut conn, &name).await.unwrap();
-        admin::ensure_roles(&mut conn, &name, &passwords()).await.unwrap();
+        let name = empty_database().await;
         let mut inside = superuser(&name).await;
         admin::migrate(&mut inside).await.unwrap();
         inside.close().await.unwrap();
@@ -105,6 +103,15 @@ async fn drop_databases_of_the_dead(conn: &mut PgConnection) {
             run(conn, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         }
     }
+}
+
+/// A database with the roles and without a schema.
+pub(super) async fn empty_database() -> String {
+    let mut conn = superuser("postgres").await;
+    let name = next_name();
+    admin::ensure_database(&mut conn, &name).await.unwrap();
+    admin::ensure_roles(&mut conn, &name, &passwords()).await.unwrap();
+    name
 }
 
 /// A migrated database of its own.

@@ -30,6 +30,8 @@ pub(super) const ALL: [&str; 4] = [CONFIG, LEADER, FAILOVER, SYNC];
 pub(crate) const CONFIG_ANNOTATION: &str = "config";
 /// Annotation with the system identifier. Present, it forbids a member with an empty volume to start a new database.
 pub(crate) const INITIALIZE_ANNOTATION: &str = "initialize";
+/// Annotation in which the master tells which timelines were left, and where.
+pub(crate) const HISTORY_ANNOTATION: &str = "history";
 
 pub(super) fn config_maps(shard: &Shard) -> Vec<ConfigMap> {
     ALL.map(|key| ConfigMap {

@@ -8,6 +8,7 @@ pub(crate) mod labels;
 mod network;
 mod patroni;
 pub(crate) mod pod;
+mod revision;
 pub(crate) mod services;
 mod statefulset;
 
@@ -21,6 +22,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 
 pub(crate) use files::{Files, SystemPasswords};
+pub(crate) use revision::template_revision;
 
 use super::shard::Shard;
 
