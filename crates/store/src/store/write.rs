@@ -94,7 +94,14 @@ impl Inner {
                 Err(setback) => setback,
             };
             match setback {
-                Setback::Final(error) => return Err(error),
+                Setback::Final(error) => {
+                    return Err(match unknown {
+                        Some(why) if !is_an_answer(&error) => {
+                            outcome_unknown(W::OPERATION, ordinal, format!("{why}; trying again: {error}"))
+                        }
+                        _ => error,
+                    });
+                }
                 Setback::Redirected(redirect) => {
                     last = "the position is not owned there".to_owned();
                     self.follow(place, &mut way, &redirect).await;
@@ -115,12 +122,7 @@ impl Inner {
             }
             if Instant::now() >= deadline {
                 return Err(match unknown {
-                    Some(why) => StoreError::OutcomeUnknown {
-                        operation: W::OPERATION,
-                        shard: ordinal,
-                        why,
-                        retry_after: RETRY_AFTER,
-                    },
+                    Some(why) => outcome_unknown(W::OPERATION, ordinal, why),
                     None => self.unavailable(W::OPERATION, ordinal, &last, began.elapsed()),
                 });
             }
@@ -269,6 +271,27 @@ impl Inner {
             Place::Key(key) => self.places.locate(row_position(key)),
             Place::Shard(ordinal) => ordinal,
         }
+    }
+}
+
+/// Whether a transaction that ended with this error has seen what the ones before it did. A rule of the shop has; an error
+/// of the shard tells only that this try did nothing.
+fn is_an_answer(error: &StoreError) -> bool {
+    !matches!(
+        error,
+        StoreError::Unavailable { .. }
+            | StoreError::Database { .. }
+            | StoreError::BadRow { .. }
+            | StoreError::NoSuchShard { .. }
+    )
+}
+
+fn outcome_unknown(operation: &'static str, shard: Ordinal, why: String) -> StoreError {
+    StoreError::OutcomeUnknown {
+        operation,
+        shard,
+        why,
+        retry_after: RETRY_AFTER,
     }
 }
 

@@ -259,22 +259,23 @@ async fn creating_a_user_survives_lost_answers_at_every_step() {
 }
 
 /// A cancelled wait for the standby answers COMMIT with success and a warning. A trigger that warns when the
-/// transaction commits is heard the same way.
+/// transaction commits is heard the same way: this one at the first order's.
+const WARN_ONCE: &str = "CREATE SEQUENCE public.commits;
+    CREATE FUNCTION public.warn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+        IF nextval('public.commits') = 1 THEN
+            RAISE WARNING 'canceling wait for synchronous replication due to user request';
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER warn AFTER INSERT ON shop.orders DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION public.warn()";
+
 #[tokio::test]
 async fn a_commit_answered_with_a_warning_does_not_count() {
     let shards = Shards::start(1).await;
     let user = shards.create_user().await;
-    let warn_once = "CREATE SEQUENCE public.commits;
-        CREATE FUNCTION public.warn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-        BEGIN
-            IF nextval('public.commits') = 1 THEN
-                RAISE WARNING 'canceling wait for synchronous replication due to user request';
-            END IF;
-            RETURN NULL;
-        END $$;
-        CREATE CONSTRAINT TRIGGER warn AFTER INSERT ON shop.orders DEFERRABLE INITIALLY DEFERRED
-            FOR EACH ROW EXECUTE FUNCTION public.warn()";
-    shards.execute(Ordinal(0), warn_once).await;
+    shards.execute(Ordinal(0), WARN_ONCE).await;
     let settled = shards
         .store
         .create_order(key(), new_order(user), render_order)
@@ -291,6 +292,31 @@ async fn a_commit_answered_with_a_warning_does_not_count() {
         .unwrap();
     assert!(!quiet.repeated, "a commit without a warning counts");
     assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, 2);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn a_try_that_fails_after_a_commit_of_unknown_outcome_leaves_it_unknown() {
+    let shards = Shards::start(1).await;
+    let user = shards.create_user().await;
+    shards.execute(Ordinal(0), WARN_ONCE).await;
+    let refuse_the_second = "CREATE SEQUENCE public.tries;
+        CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+            IF nextval('public.tries') = 2 THEN
+                RAISE 'the disk is full';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON ringwright.idempotency_keys
+            FOR EACH ROW EXECUTE FUNCTION public.refuse()";
+    shards.execute(Ordinal(0), refuse_the_second).await;
+    let key = key();
+    let place = || shards.store.create_order(key.clone(), new_order(user), render_order);
+    let unknown = place().await;
+    assert!(matches!(unknown, Err(StoreError::OutcomeUnknown { .. })), "{unknown:?}");
+    assert!(place().await.unwrap().repeated, "the first try had placed the order");
+    assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, 1);
     shards.end().await;
 }
 
