@@ -11,7 +11,7 @@ use store::{
 use crate::{
     courier::{Courier, Patience, Settled},
     email::{Addressing, Attachment, Letter, LetterError, Sender, Smtp},
-    handover::{Handover, Reason},
+    handover::{Begin, Handover, Reason},
     sms::{SmsProvider, Text},
     templates::{Context, Occasion, Templates},
 };
@@ -144,7 +144,7 @@ impl Notify {
         patience: Patience,
     ) -> Result<Settled, StoreError> {
         let compose = || self.letter(row, order, occasion);
-        let send = async |letter: Letter| self.smtp.send(&letter).await;
+        let send = async |letter: Letter, begin: Begin| self.smtp.send(&letter, begin).await;
         self.email_courier
             .deliver(NotificationId::Email(row.email_id), patience, compose, send)
             .await
@@ -158,7 +158,7 @@ impl Notify {
         patience: Patience,
     ) -> Result<Settled, StoreError> {
         let compose = || self.text(row, order, occasion);
-        let send = async |text: Text| self.sms.send(&text).await;
+        let send = async |text: Text, begin: Begin| self.sms.send(&text, begin).await;
         self.sms_courier
             .deliver(NotificationId::Sms(row.sms_id), patience, compose, send)
             .await
