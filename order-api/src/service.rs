@@ -59,7 +59,7 @@ pub async fn run(config: &Config, ring: &RingSource, shutdown: CancellationToken
     let keys = ApiKeys::load(&config.api_keys_dir)?;
     let store = Store::open(config.store(), ring.subscribe())?;
     let publisher = Publisher::start(PublisherConfig::new(
-        config.amqp_url_file.clone(),
+        config.program.amqp_url_file.clone(),
         "ringwright-order-api",
     ));
     let (publish_now, worker) = PublishNow::new(metrics.clone());
@@ -80,7 +80,7 @@ pub async fn run(config: &Config, ring: &RingSource, shutdown: CancellationToken
     let background = Background::start(&store, &publisher, &metrics, keys, worker);
     let telemetry_stop = CancellationToken::new();
     let telemetry = telemetry::serve(
-        config.telemetry_listen,
+        config.program.telemetry_listen,
         telemetry::router(Arc::new(registry), app.readiness.clone()),
         telemetry_stop.clone(),
     );
