@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use broker::EventKind;
 use store::{
     Store, StoreError,
     notifications::{Email, NewNotifications, Notification, NotificationId, OrderContext, Sms},
-    outbox::EventKind,
 };
 
 use crate::{
@@ -62,12 +62,7 @@ impl Notify {
     ///
     /// # Errors
     /// When the order is not there or the shard cannot be asked.
-    pub async fn of_event(
-        &self,
-        event: &broker::Event,
-        kind: EventKind,
-        occasion: Occasion,
-    ) -> Result<Settled, NotifyError> {
+    pub async fn of_event(&self, event: &broker::Event, occasion: Occasion) -> Result<Settled, NotifyError> {
         let order = self
             .store
             .order_context(event.order_id)
@@ -77,7 +72,7 @@ impl Notify {
             .store
             .queue_notifications(NewNotifications {
                 order_id: event.order_id,
-                kind,
+                kind: event.kind,
                 sequence: event.sequence,
                 email_address: Some(order.user.email_address.clone()),
                 mobile_number: Some(order.user.mobile_number.clone()),
