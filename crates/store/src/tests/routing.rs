@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ring::{Generation, Ordinal, Tokens};
 use row_id::UserId;
 
-use super::orders::{new_order, order_of, place, render_order};
+use super::orders::{new_order, order_of, place, place_by, render_order};
 use super::shards::{Shards, eventually, key, new_user, render_user};
 use crate::orders::OrderStatus;
 use crate::store::MemberRole;
@@ -45,11 +45,7 @@ async fn moved() -> Shards {
 async fn writes_and_reads_follow_a_move_that_the_ring_does_not_tell_yet() {
     let shards = moved().await;
     let user = shards.create_user().await;
-    let written = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
+    let written = place_by(&shards, &key(), user).await;
     assert_eq!(
         (written.token.shard, written.token.generation),
         (Ordinal(1), Generation(2))
@@ -120,15 +116,7 @@ async fn a_frozen_range_delays_writes_and_not_the_masters_reads() {
             "UPDATE ringwright.range_owners SET state = 'frozen', target = 1",
         )
         .await;
-    assert!(
-        shards
-            .store
-            .get_order(order, &ReadAt::strong())
-            .await
-            .unwrap()
-            .value
-            .is_some()
-    );
+    assert!(shards.has_order(order).await);
     let thaw = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         shards
@@ -211,26 +199,14 @@ async fn a_commit_whose_answer_is_lost_is_settled_by_its_key() {
         } else {
             shards.proxies[0].cut_answers_of_commits(1);
         }
-        let settled = shards
-            .store
-            .create_order(key(), new_order(user), render_order)
-            .await
-            .unwrap();
+        let settled = place_by(&shards, &key(), user).await;
         assert_eq!(
             settled.repeated, !lost_before_the_server,
             "the first run did it, if it did"
         );
         assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, orders + 1);
         let order = order_of(&settled);
-        assert!(
-            shards
-                .store
-                .get_order(order, &ReadAt::strong())
-                .await
-                .unwrap()
-                .value
-                .is_some()
-        );
+        assert!(shards.has_order(order).await);
     }
     shards.end().await;
 }
@@ -276,20 +252,12 @@ async fn a_commit_answered_with_a_warning_does_not_count() {
     let shards = Shards::start(1).await;
     let user = shards.create_user().await;
     shards.execute(Ordinal(0), WARN_ONCE).await;
-    let settled = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
+    let settled = place_by(&shards, &key(), user).await;
     assert!(
         settled.repeated,
         "the warned commit was not believed, and settled by its key"
     );
-    let quiet = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
+    let quiet = place_by(&shards, &key(), user).await;
     assert!(!quiet.repeated, "a commit without a warning counts");
     assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, 2);
     shards.end().await;
