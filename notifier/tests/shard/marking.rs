@@ -78,7 +78,11 @@ const WAITS_FOR_A_ROW: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
 
 async fn somebody_waits_for_a_row(conn: &mut PgConnection) {
     let began = Instant::now();
-    while !sqlx::query_scalar(WAITS_FOR_A_ROW).fetch_one(&mut *conn).await.unwrap() {
+    while !sqlx::query_scalar::<_, bool>(WAITS_FOR_A_ROW)
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap()
+    {
         assert!(began.elapsed() < Duration::from_secs(30), "nobody takes the mark back");
         sleep(Duration::from_millis(20)).await;
     }

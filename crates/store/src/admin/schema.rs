@@ -1,12 +1,15 @@
 //! The schema's migrations.
 
-use sqlx::migrate::Migrator;
-use sqlx::{PgConnection, Row};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{PgConnection, Row, SqlStr};
 
 use super::roles::OWNER;
 use super::{AdminError, failed};
 
-static EMBEDDED: Migrator = sqlx::migrate!("./migrations");
+/// Version, name and text of each migration in their order, as `build.rs` found them.
+const EMBEDDED: &[(i64, &str, &str)] = &include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+/// How a migration begins that cannot run in a transaction.
+const NO_TRANSACTION: &str = "-- no-transaction";
 
 /// The newest migration a database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +26,7 @@ pub async fn migrate(conn: &mut PgConnection) -> Result<SchemaVersion, AdminErro
         .execute(&mut *conn)
         .await
         .map_err(failed(operation))?;
-    let mut migrator = Migrator::with_migrations(EMBEDDED.iter().cloned().collect());
+    let mut migrator = Migrator::with_migrations(embedded());
     migrator.create_schema("ringwright");
     migrator.dangerous_set_table_name("ringwright.schema_migrations");
     let ran = migrator.run_direct(None, conn, false).await;
@@ -35,9 +38,23 @@ pub async fn migrate(conn: &mut PgConnection) -> Result<SchemaVersion, AdminErro
     Ok(newest_schema_version())
 }
 
+fn embedded() -> Vec<Migration> {
+    let migration = |&(version, name, text): &(i64, &'static str, &'static str)| {
+        let alone = text.starts_with(NO_TRANSACTION);
+        Migration::new(
+            version,
+            name.into(),
+            MigrationType::Simple,
+            SqlStr::from_static(text),
+            alone,
+        )
+    };
+    EMBEDDED.iter().map(migration).collect()
+}
+
 /// The newest migration this program carries.
 pub fn newest_schema_version() -> SchemaVersion {
-    SchemaVersion(EMBEDDED.iter().map(|migration| migration.version).max().unwrap_or(0))
+    SchemaVersion(EMBEDDED.iter().map(|(version, ..)| *version).max().unwrap_or(0))
 }
 
 /// The newest migration the database has; `None` before the first.
