@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use installation::mail::{Email, PRINT_ALL, SELECTOR, read_all};
 use kube::ResourceExt;
-use mail_parser::{MessageParser, MimeHeaders};
 use serde::Deserialize;
 
 use crate::kubernetes::Kubernetes;
@@ -12,17 +12,6 @@ use crate::patience::await_condition;
 
 /// How long an event may take through broker, notifier and mail server on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A received email.
-#[derive(Debug, Clone)]
-pub struct Email {
-    /// The recipient.
-    pub to: String,
-    /// The subject, decoded.
-    pub subject: String,
-    /// Names and contents of the attached files.
-    pub attachments: Vec<(String, Vec<u8>)>,
-}
 
 /// A received text message.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,37 +27,10 @@ pub struct Text {
 /// # Errors
 /// When it cannot be read.
 pub async fn emails(kubernetes: &Kubernetes, namespace: &str) -> Result<Vec<Email>> {
-    let pods = kubernetes
-        .pods(namespace, "app.kubernetes.io/name=ringwright-mail")
-        .await?;
+    let pods = kubernetes.pods(namespace, SELECTOR).await?;
     let pod = pods.first().context("there is no mail server")?.name_any();
-    // A NUL, which no message can contain, stands between two messages.
-    let script = "cd /var/mail/ringwright/new 2>/dev/null || exit 0; for f in *; do [ -f \"$f\" ] && cat \"$f\" && printf '\\0'; done; true";
-    let text = kubernetes
-        .cluster
-        .kubectl(["exec", "-n", namespace, &pod, "--", "sh", "-c", script])?;
-    text.split('\0')
-        .filter(|raw| !raw.trim().is_empty())
-        .map(|raw| parse(raw.as_bytes()))
-        .collect()
-}
-
-fn parse(raw: &[u8]) -> Result<Email> {
-    let message = MessageParser::default()
-        .parse(raw)
-        .context("what lies in the Maildir is no email")?;
-    let to = message.to().and_then(|to| to.first()).and_then(|to| to.address());
-    let attachments = message.attachments().map(|part| {
-        (
-            part.attachment_name().unwrap_or_default().to_owned(),
-            part.contents().to_vec(),
-        )
-    });
-    Ok(Email {
-        to: to.context("an email to nobody")?.to_owned(),
-        subject: message.subject().unwrap_or_default().to_owned(),
-        attachments: attachments.collect(),
-    })
+    let arguments = ["exec", "-n", namespace, &pod, "--"].into_iter().chain(PRINT_ALL);
+    Ok(read_all(&kubernetes.cluster.kubectl(arguments)?)?)
 }
 
 /// Every text message the development gateway took.
@@ -95,7 +57,7 @@ pub async fn texts(kubernetes: &Kubernetes, namespace: &str) -> Result<Vec<Text>
 pub async fn await_emails(kubernetes: &Kubernetes, namespace: &str, to: &str, count: usize) -> Result<Vec<Email>> {
     await_condition(&format!("{count} emails to one customer"), PATIENCE, || async {
         let mut found = emails(kubernetes, namespace).await?;
-        found.retain(|email| email.to.eq_ignore_ascii_case(to));
+        found.retain(|email| email.is_to(to));
         Ok((found.len() >= count).then_some(found))
     })
     .await

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crds::OrderCluster;
+use installation::{
+    api_key::{self, ALL_SCOPES},
+    charts::{self, WORKLOADS},
+};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::api::Api;
 use crate::kubernetes::Kubernetes;
@@ -17,8 +20,6 @@ use crate::patience::{await_condition, eventually};
 pub const OPERATOR_NAMESPACE: &str = "e2e-operator";
 /// The cluster's name in every test namespace.
 pub const CLUSTER: &str = "shop";
-/// The release of the programs, and the prefix of their names.
-pub const RELEASE: &str = "ringwright";
 /// The namespace that most tests share, for the cluster of three shards takes half a minute to make.
 const SHARED_NAMESPACE: &str = "e2e-shop";
 /// A key of the order API; it guards nothing but a test.
@@ -53,21 +54,17 @@ impl Platform {
 
     /// Installs order API, notifier, RabbitMQ and the development far ends.
     async fn install_programs(&self) -> Result<()> {
-        let entry = json!({"sha256": hex(&Sha256::digest(BEARER)), "scopes": ["read", "write", "admin"]}).to_string();
-        let reader = json!({"sha256": hex(&Sha256::digest(reader_bearer())), "scopes": ["read"]}).to_string();
         let keys = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{RELEASE}-api-keys")},
-            "stringData": {"e2e": entry, "e2e-reader": reader},
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": api_key::SECRET},
+            "stringData": {
+                "e2e": api_key::entry(BEARER, &ALL_SCOPES),
+                "e2e-reader": api_key::entry(reader_bearer(), &["read"]),
+            },
         });
         self.kubernetes.apply::<Secret>(&self.namespace, &keys).await?;
-        helm_install(&self.kubernetes, &self.namespace, &["operator.enabled=false"])?;
-        for workload in [
-            "statefulset/ringwright-rabbitmq",
-            "deployment/ringwright-order-api",
-            "deployment/ringwright-notifier",
-            "deployment/ringwright-mail",
-            "deployment/ringwright-sms-gateway",
-        ] {
+        let only_programs = charts::install_platform(&charts_folder()?, &self.namespace, &["operator.enabled=false"]);
+        self.kubernetes.cluster.helm(only_programs)?;
+        for workload in WORKLOADS {
             rollout(&self.kubernetes, &self.namespace, workload)?;
         }
         Ok(())
@@ -158,12 +155,9 @@ pub fn condition(cluster: &OrderCluster, kind: &str) -> Option<String> {
 /// # Errors
 /// When it does not become ready.
 pub async fn install_operator(kubernetes: &Kubernetes) -> Result<()> {
-    let charts = charts()?;
+    let folder = charts_folder()?;
     kubernetes.make_namespace(OPERATOR_NAMESPACE).await?;
-    let crds = charts.join("ringwright-crds");
-    kubernetes
-        .cluster
-        .helm(["upgrade", "--install", "ringwright-crds", &crds.to_string_lossy()])?;
+    kubernetes.cluster.helm(charts::install_definitions(&folder))?;
     let only_operator = [
         "orderApi.enabled=false",
         "notifier.enabled=false",
@@ -171,22 +165,9 @@ pub async fn install_operator(kubernetes: &Kubernetes) -> Result<()> {
         "development.mail.enabled=false",
         "development.smsGateway.enabled=false",
     ];
-    helm_install(kubernetes, OPERATOR_NAMESPACE, &only_operator)?;
+    let only_operator = charts::install_platform(&folder, OPERATOR_NAMESPACE, &only_operator);
+    kubernetes.cluster.helm(only_operator)?;
     rollout(kubernetes, OPERATOR_NAMESPACE, "deployment/ringwright-operator")
-}
-
-fn helm_install(kubernetes: &Kubernetes, namespace: &str, settings: &[&str]) -> Result<()> {
-    let chart = charts()?.join("ringwright");
-    let values = chart.join("values-dev.yaml");
-    let mut arguments = vec!["upgrade".to_owned(), "--install".to_owned(), RELEASE.to_owned()];
-    arguments.push(chart.to_string_lossy().into_owned());
-    arguments.extend(["--namespace".to_owned(), namespace.to_owned()]);
-    arguments.extend(["--values".to_owned(), values.to_string_lossy().into_owned()]);
-    for setting in settings {
-        arguments.extend(["--set".to_owned(), (*setting).to_owned()]);
-    }
-    kubernetes.cluster.helm(arguments)?;
-    Ok(())
 }
 
 fn rollout(kubernetes: &Kubernetes, namespace: &str, workload: &str) -> Result<()> {
@@ -197,11 +178,7 @@ fn rollout(kubernetes: &Kubernetes, namespace: &str, workload: &str) -> Result<(
     Ok(())
 }
 
-fn charts() -> Result<PathBuf> {
+fn charts_folder() -> Result<PathBuf> {
     let folder = std::env::var("RINGWRIGHT_E2E_CHARTS").context("RINGWRIGHT_E2E_CHARTS is not set: use `make test`")?;
     Ok(PathBuf::from(folder))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

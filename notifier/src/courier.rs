@@ -1,11 +1,13 @@
 //! Sends one row: claim it, put the message together, hand it over, record what came of it.
 //!
-//! The row is `sending` from right before the message is handed over until the outcome is recorded. Should this process
-//! die in between, nobody knows whether it was taken, and so the row becomes `unknown` when its lease is over.
+//! The row is `sending` from right before the message itself leaves until the outcome is recorded; connecting and whatever
+//! else may be repeated is done before. Should this process die in between, nobody knows whether the message was taken,
+//! and so the row becomes `unknown` when its lease is over.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use store::{
     Store, StoreError,
@@ -15,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::{
-    handover::{Handover, Reason},
+    handover::{Begin, Handover, Reason},
     metrics::Metrics,
 };
 
@@ -23,7 +25,8 @@ use crate::{
 const LEASE: Duration = Duration::from_secs(150);
 /// The longest wait for the provider's rate limit.
 const TURN_LIMIT: Duration = Duration::from_secs(20);
-/// How long recording an outcome is tried.
+/// How long recording an outcome is tried at least. Until the lease is over nobody else settles the row, so that long it is
+/// tried in any case.
 const RECORD_LIMIT: Duration = Duration::from_secs(40);
 
 /// What became of a row, as far as this courier is concerned.
@@ -83,17 +86,17 @@ impl Courier {
 
     /// Sends a row unless it has been, or another process is at it.
     ///
-    /// `compose` puts the message together; it runs before the row is marked `sending`, so whatever fails in it is never
-    /// ambiguous. `send` hands it over.
+    /// `compose` puts the message together. `send` hands it over: it awaits the [`Begin`] at the point from which a loss is
+    /// ambiguous, and passes its error on.
     ///
     /// # Errors
     /// When the shard cannot be asked; the row is as it was.
-    pub async fn deliver<M, S: Future<Output = Handover>>(
+    pub async fn deliver<M, S: Future<Output = Result<Handover, StoreError>>>(
         &self,
         id: NotificationId,
         patience: Patience,
         compose: impl FnOnce() -> Result<M, Handover>,
-        send: impl FnOnce(M) -> S,
+        send: impl FnOnce(M, Begin) -> S,
     ) -> Result<Settled, StoreError> {
         let lease = match self.store.claim_notification(id, LEASE).await? {
             Claimed::Ours(lease) => lease,
@@ -106,8 +109,8 @@ impl Courier {
         };
         let claimed = Instant::now();
         let handover = match self.prepare(compose).await {
-            Ok(message) => match self.store.begin_sending(&lease).await {
-                Ok(()) => self.hand_over(send(message)).await,
+            Ok(message) => match self.hand_over(send(message, self.begin(lease))).await {
+                Ok(handover) => handover,
                 // The row may say `sending` by now, but nothing was handed over, and only this process knows.
                 Err(error @ StoreError::OutcomeUnknown { .. }) => {
                     Handover::NotTaken(Reason::new("not-begun", error.to_string()))
@@ -119,7 +122,13 @@ impl Courier {
         let outcome = handover.outcome(patience.is_over());
         self.metrics.recorded(self.channel, &handover, &outcome, patience.age());
         self.tell(id, &outcome, claimed.elapsed());
-        self.record(&lease, outcome).await
+        let until = (claimed + LEASE).max(Instant::now() + RECORD_LIMIT);
+        self.record(&lease, outcome, until).await
+    }
+
+    fn begin(&self, lease: Lease) -> Begin {
+        let store = self.store.clone();
+        async move { store.begin_sending(&lease).await }.boxed()
     }
 
     async fn prepare<M>(&self, compose: impl FnOnce() -> Result<M, Handover>) -> Result<M, Handover> {
@@ -131,7 +140,7 @@ impl Courier {
         Ok(message)
     }
 
-    async fn hand_over(&self, sending: impl Future<Output = Handover>) -> Handover {
+    async fn hand_over<T>(&self, sending: impl Future<Output = T>) -> T {
         let began = Instant::now();
         self.metrics.sending_began(self.channel);
         let handover = sending.await;
@@ -141,12 +150,11 @@ impl Courier {
 
     /// Records an outcome, however long the shard is away within reason: an outcome that is lost leaves a message that
     /// was sent as `unknown`.
-    async fn record(&self, lease: &Lease, outcome: SendOutcome) -> Result<Settled, StoreError> {
+    async fn record(&self, lease: &Lease, outcome: SendOutcome, until: Instant) -> Result<Settled, StoreError> {
         let settled = match &outcome {
             SendOutcome::Retry { reason } => Settled::TryAgain { reason: reason.clone() },
             _ => Settled::Done,
         };
-        let began = Instant::now();
         loop {
             let error = match self.store.record_outcome(lease, outcome.clone()).await {
                 Ok(()) => return Ok(settled),
@@ -154,7 +162,7 @@ impl Courier {
                 Err(StoreError::LeaseLost(_)) => return Ok(settled),
                 Err(error) => error,
             };
-            let Some(wait) = error.retry_after().filter(|_| began.elapsed() < RECORD_LIMIT) else {
+            let Some(wait) = error.retry_after().filter(|_| Instant::now() < until) else {
                 error!(
                     channel = self.channel,
                     error = telemetry::chain(&error),
@@ -213,8 +221,9 @@ mod tests {
     #[test]
     fn a_lease_outlasts_everything_done_under_it() {
         let smtp = crate::email::SmtpLimits::default();
+        let begin = store::StoreConfig::new("test", "").write_deadline;
         // Three commands, and one to see whether a kept connection stands.
-        let longest_email = smtp.connect + smtp.command * 4 + smtp.content;
+        let longest_email = smtp.connect + smtp.command * 4 + begin + smtp.content;
         assert!(LEASE >= TURN_LIMIT + longest_email.max(crate::sms::LONGEST_SENDING) + Duration::from_secs(30));
     }
 }

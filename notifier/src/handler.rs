@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use broker::{Delivery, Event, Handler, Outcome, RetryTier};
-use store::outbox::EventKind;
 use tracing::{Instrument, info_span, warn};
 
 use crate::{
@@ -29,11 +28,10 @@ impl EventHandler {
     }
 
     async fn outcome(&self, event: &Event, attempt: u32) -> (Outcome, &'static str) {
-        let kind = store_kind(event.kind);
-        let Some(occasion) = occasion(kind) else {
+        let Some(occasion) = occasion(event.kind) else {
             return (Outcome::Ack, "ignored");
         };
-        let reason = match self.notify.of_event(event, kind, occasion).await {
+        let reason = match self.notify.of_event(event, occasion).await {
             Ok(Settled::Done) => return (Outcome::Ack, "done"),
             // The rows say what is left to do and until when, so there is always another try.
             Ok(Settled::TryAgain { .. }) => return (Outcome::RetryLater(RetryTier::for_attempt(attempt)), "retry"),
@@ -72,17 +70,10 @@ fn is_hopeless(error: &NotifyError, attempt: u32) -> bool {
     matches!(error, NotifyError::NoOrder) && attempt >= FEWEST_TRIES
 }
 
-fn store_kind(kind: broker::EventKind) -> EventKind {
-    match kind {
-        broker::EventKind::OrderCreated => EventKind::OrderCreated,
-        broker::EventKind::OrderProcessed => EventKind::OrderProcessed,
-        broker::EventKind::OrderCancelled => EventKind::OrderCancelled,
-        broker::EventKind::InvoiceGenerated => EventKind::InvoiceGenerated,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use broker::EventKind;
+
     use super::*;
 
     #[test]
@@ -92,12 +83,5 @@ mod tests {
             .filter(|kind| occasion(*kind).is_some())
             .collect();
         assert_eq!(told, [EventKind::OrderProcessed, EventKind::InvoiceGenerated]);
-    }
-
-    #[test]
-    fn the_two_crates_mean_the_same_kinds() {
-        for kind in EventKind::ALL {
-            assert_eq!(store_kind(kind.as_str().parse().unwrap()), kind);
-        }
     }
 }

@@ -2,7 +2,15 @@
 
 use std::fmt;
 
-use store::notifications::SendOutcome;
+use futures::future::BoxFuture;
+use store::{StoreError, notifications::SendOutcome};
+
+/// Marks the row `sending`: from its success on, nobody but the provider knows whether the message was taken.
+///
+/// A sending awaits it once everything is done that may be repeated (connecting, the login, the recipient) and before
+/// the first byte that could make the provider take the message. Where it fails, nothing is handed over; where it is
+/// never awaited, the row stays `queued`, even if this process dies.
+pub type Begin = BoxFuture<'static, Result<(), StoreError>>;
 
 /// The answer of a provider, or its silence.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,16 @@
 //! The notifier: tells customers by email and text message what became of their orders.
 
 use anyhow::Context;
-use clap::Parser;
-use notifier::{config::Config, service, tls};
+use notifier::{
+    config::{self, Config},
+    service, tls,
+};
 use ring_source::{RingSource, RingSourceConfig};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
-    telemetry::init(config.log_format, &config.log_level).context("starting the log")?;
+    let config: Config = settings::parse(config::PREFIX);
+    telemetry::init(config.program.log_format, &config.program.log_level).context("starting the log")?;
     tls::install_crypto_provider();
     let shutdown = telemetry::shutdown_on_signal().context("preparing to be stopped")?;
     let ring = ring(&config);
@@ -22,8 +24,8 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn ring(config: &Config) -> anyhow::Result<RingSource> {
-    let (directory, config_map) = (config.ring_dir.clone(), config.ring_configmap.clone());
-    let source = RingSourceConfig::of_program(directory, config_map, config.ring_timeout)
+    let told = &config.program;
+    let source = RingSourceConfig::of_program(told.ring_dir.clone(), told.ring_configmap.clone(), told.ring_timeout)
         .await
         .context("preparing to watch the ring's ConfigMap")?;
     RingSource::start(source).await.context("waiting for the ring")

@@ -82,7 +82,12 @@ impl Metrics {
             this.sendings.clone(),
         );
         let seconds = this.seconds.clone();
-        registry.register_with_unit("sending", "Time a provider took to answer", Unit::Seconds, seconds);
+        registry.register_with_unit(
+            "sending",
+            "Time to hand a message over, from connecting to the provider's answer",
+            Unit::Seconds,
+            seconds,
+        );
         let age = this.age.clone();
         registry.register_with_unit(
             "event_to_sent",

@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use broker::EventKind;
 use store::{
     Store, StoreError,
     notifications::{Email, NewNotifications, Notification, NotificationId, OrderContext, Sms},
-    outbox::EventKind,
 };
 
 use crate::{
     courier::{Courier, Patience, Settled},
     email::{Addressing, Attachment, Letter, LetterError, Sender, Smtp},
-    handover::{Handover, Reason},
+    handover::{Begin, Handover, Reason},
     sms::{SmsProvider, Text},
     templates::{Context, Occasion, Templates},
 };
@@ -62,12 +62,7 @@ impl Notify {
     ///
     /// # Errors
     /// When the order is not there or the shard cannot be asked.
-    pub async fn of_event(
-        &self,
-        event: &broker::Event,
-        kind: EventKind,
-        occasion: Occasion,
-    ) -> Result<Settled, NotifyError> {
+    pub async fn of_event(&self, event: &broker::Event, occasion: Occasion) -> Result<Settled, NotifyError> {
         let order = self
             .store
             .order_context(event.order_id)
@@ -77,7 +72,7 @@ impl Notify {
             .store
             .queue_notifications(NewNotifications {
                 order_id: event.order_id,
-                kind,
+                kind: event.kind,
                 sequence: event.sequence,
                 email_address: Some(order.user.email_address.clone()),
                 mobile_number: Some(order.user.mobile_number.clone()),
@@ -144,7 +139,7 @@ impl Notify {
         patience: Patience,
     ) -> Result<Settled, StoreError> {
         let compose = || self.letter(row, order, occasion);
-        let send = async |letter: Letter| self.smtp.send(&letter).await;
+        let send = async |letter: Letter, begin: Begin| self.smtp.send(&letter, begin).await;
         self.email_courier
             .deliver(NotificationId::Email(row.email_id), patience, compose, send)
             .await
@@ -158,7 +153,7 @@ impl Notify {
         patience: Patience,
     ) -> Result<Settled, StoreError> {
         let compose = || self.text(row, order, occasion);
-        let send = async |text: Text| self.sms.send(&text).await;
+        let send = async |text: Text, begin: Begin| self.sms.send(&text, begin).await;
         self.sms_courier
             .deliver(NotificationId::Sms(row.sms_id), patience, compose, send)
             .await

@@ -75,7 +75,7 @@ pub async fn run(
     let telemetry_stop = CancellationToken::new();
     let readiness = Arc::new(readiness(Arc::clone(&consumer), shutdown.clone()));
     let router = telemetry::router(Arc::new(registry), readiness);
-    let telemetry = telemetry::serve(config.telemetry_listen, router, telemetry_stop.clone());
+    let telemetry = telemetry::serve(config.program.telemetry_listen, router, telemetry_stop.clone());
     info!(prefetch = config.prefetch, "notifying");
     let result = {
         tokio::pin!(telemetry);
@@ -117,7 +117,7 @@ fn consumer_config(config: &Config) -> ConsumerConfig {
     // In Kubernetes the host name is the pod's.
     let pod = std::env::var("HOSTNAME").unwrap_or_default();
     ConsumerConfig {
-        url_file: config.amqp_url_file.clone(),
+        url_file: config.program.amqp_url_file.clone(),
         connection_name: format!("ringwright-notifier {pod}").trim_end().to_owned(),
         topology: Topology::default(),
         prefetch: config.prefetch,

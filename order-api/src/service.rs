@@ -60,7 +60,7 @@ pub async fn run(config: &Config, ring: &RingSource, shutdown: CancellationToken
     let store = Store::open(config.store(), ring.subscribe())?;
     store.register_metrics(&mut registry);
     let publisher = Publisher::start(PublisherConfig::new(
-        config.amqp_url_file.clone(),
+        config.program.amqp_url_file.clone(),
         "ringwright-order-api",
     ));
     let (publish_now, worker) = PublishNow::new(metrics.clone());
@@ -81,7 +81,7 @@ pub async fn run(config: &Config, ring: &RingSource, shutdown: CancellationToken
     let background = Background::start(&store, &publisher, &metrics, keys, worker);
     let telemetry_stop = CancellationToken::new();
     let telemetry = telemetry::serve(
-        config.telemetry_listen,
+        config.program.telemetry_listen,
         telemetry::router(Arc::new(registry), app.readiness.clone()),
         telemetry_stop.clone(),
     );

@@ -1,65 +1,12 @@
 //! What the order API tells the rest of the house.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
+use event_kind::EventKind;
 use row_id::{EventId, InvoiceId, OrderId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// The version of the message body this crate writes and the only one it reads.
 const FORMAT: u32 = 1;
-
-/// What happened to an order. The wire form is also the routing key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum EventKind {
-    /// An order was placed.
-    #[serde(rename = "order.created")]
-    OrderCreated,
-    /// An order was marked processed: the customer is told.
-    #[serde(rename = "order.processed")]
-    OrderProcessed,
-    /// An order was cancelled.
-    #[serde(rename = "order.cancelled")]
-    OrderCancelled,
-    /// An invoice was generated: the customer is told, and gets it.
-    #[serde(rename = "invoice.generated")]
-    InvoiceGenerated,
-}
-
-impl EventKind {
-    /// The wire form, which is also the routing key: `order.processed`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OrderCreated => "order.created",
-            Self::OrderProcessed => "order.processed",
-            Self::OrderCancelled => "order.cancelled",
-            Self::InvoiceGenerated => "invoice.generated",
-        }
-    }
-}
-
-impl fmt::Display for EventKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for EventKind {
-    type Err = EventError;
-
-    fn from_str(text: &str) -> Result<Self, EventError> {
-        [
-            Self::OrderCreated,
-            Self::OrderProcessed,
-            Self::OrderCancelled,
-            Self::InvoiceGenerated,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == text)
-        .ok_or_else(|| EventError::UnknownKind { kind: text.to_owned() })
-    }
-}
 
 /// One event of one order, as it travels. It names rows and carries nothing of the customer: whoever consumes it reads
 /// the rows themselves, so that no address or amount lies in a queue.
@@ -144,12 +91,6 @@ pub enum EventError {
         /// The number found.
         format: u32,
     },
-    /// A kind that no program of this version knows.
-    #[error("{kind:?} is no kind of event")]
-    UnknownKind {
-        /// The text found.
-        kind: String,
-    },
 }
 
 #[cfg(test)]
@@ -191,18 +132,5 @@ mod tests {
         body["format"] = 2.into();
         let refusal = Event::from_json(body.to_string().as_bytes()).unwrap_err();
         assert!(matches!(refusal, EventError::UnknownFormat { format: 2 }), "{refusal}");
-    }
-
-    #[test]
-    fn every_kind_reads_back_from_its_routing_key() {
-        for kind in [
-            EventKind::OrderCreated,
-            EventKind::OrderProcessed,
-            EventKind::OrderCancelled,
-            EventKind::InvoiceGenerated,
-        ] {
-            assert_eq!(kind.as_str().parse::<EventKind>().unwrap(), kind);
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
-        }
     }
 }

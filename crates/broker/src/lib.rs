@@ -20,7 +20,8 @@ mod topology;
 
 pub use amqp_url::{AmqpUrl, UrlError};
 pub use consumer::{Consumer, ConsumerConfig, Delivery, Handler, Outcome};
-pub use event::{Event, EventError, EventKind};
+pub use event::{Event, EventError};
+pub use event_kind::EventKind;
 pub use health::Health;
 pub use publisher::{PublishError, Publisher, PublisherConfig};
 pub use topology::{RetryTier, Topology, TopologyError};

@@ -1,10 +1,9 @@
 //! The outbox: an event commits with the change it tells of, and is deleted when the broker has confirmed it.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+pub use event_kind::EventKind;
 use ring::Ordinal;
 use row_id::{EventId, InvoiceId, OrderId, UserId};
 use sqlx::postgres::PgRow;
@@ -18,56 +17,6 @@ use crate::store::write::{Place, Work, absent};
 
 /// How long pollers leave a new event to the process that wrote it, which publishes it right after its commit.
 pub const WRITER_HOLDS: Duration = Duration::from_secs(5);
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventKind {
-    /// An order was placed.
-    OrderCreated,
-    /// An order was processed.
-    OrderProcessed,
-    /// An order was cancelled.
-    OrderCancelled,
-    /// An invoice was generated.
-    InvoiceGenerated,
-}
-
-impl EventKind {
-    /// Every kind.
-    pub const ALL: [Self; 4] = [
-        Self::OrderCreated,
-        Self::OrderProcessed,
-        Self::OrderCancelled,
-        Self::InvoiceGenerated,
-    ];
-
-    /// As in the database, the message and the routing key.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OrderCreated => "order.created",
-            Self::OrderProcessed => "order.processed",
-            Self::OrderCancelled => "order.cancelled",
-            Self::InvoiceGenerated => "invoice.generated",
-        }
-    }
-}
-
-impl fmt::Display for EventKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for EventKind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is no event kind"))
-    }
-}
 
 /// A row of `ringwright.outbox`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,10 +102,13 @@ fn event_from(row: &PgRow) -> Result<OutboxEvent, String> {
     let broken = |error: sqlx::Error| error.to_string();
     let foreign = |error: row_id::IdError| error.to_string();
     let id = |column| row.try_get::<Uuid, _>(column).map_err(broken);
+    let kind: &str = row.try_get("kind").map_err(broken)?;
     let invoice: Option<Uuid> = row.try_get("invoice_id").map_err(broken)?;
     Ok(OutboxEvent {
         event_id: EventId::from_uuid(id("event_id")?).map_err(foreign)?,
-        kind: row.try_get::<&str, _>("kind").map_err(broken)?.parse()?,
+        kind: kind
+            .parse()
+            .map_err(|error: event_kind::UnknownEventKind| error.to_string())?,
         sequence: row.try_get("sequence").map_err(broken)?,
         user_id: UserId::from_uuid(id("user_id")?).map_err(foreign)?,
         order_id: OrderId::from_uuid(id("order_id")?).map_err(foreign)?,

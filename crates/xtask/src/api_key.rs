@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result};
+use installation::api_key::{self, ALL_SCOPES, hex};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::place::Place;
-use crate::platform::{NAMESPACE, RELEASE, apply};
+use crate::platform::{NAMESPACE, apply};
 use crate::stage::Stage;
 
 /// The key itself is kept here, for people; the API knows only its digest.
@@ -43,10 +43,9 @@ impl ApiKey {
         } else {
             Self(found.trim().to_owned())
         };
-        let digest = hex(&Sha256::digest(key.0.as_bytes()));
-        let entry = json!({"sha256": digest, "scopes": ["read", "write", "admin"]}).to_string();
+        let entry = api_key::entry(&key.0, &ALL_SCOPES);
         apply(stage, place, &secret(SECRET, "token", &key.0))?;
-        apply(stage, place, &secret(&format!("{RELEASE}-api-keys"), "sample", &entry))?;
+        apply(stage, place, &secret(api_key::SECRET, "sample", &entry))?;
         Ok(key)
     }
 
@@ -79,8 +78,4 @@ fn secret(name: &str, key: &str, value: &str) -> serde_json::Value {
         "metadata": {"name": name, "namespace": NAMESPACE},
         "stringData": {key: value},
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

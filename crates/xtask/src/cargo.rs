@@ -71,3 +71,44 @@ pub(crate) fn installed_tool(stage: &Stage, workspace: &Workspace, name: &str, v
     }
     Ok(program)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// The features of every package that cargo compiles when it follows these kinds of dependencies.
+    fn features(edges: &str) -> BTreeMap<String, BTreeSet<String>> {
+        let mut tree = command(&Workspace::locate().unwrap(), "tree");
+        tree.args(["--workspace", "--locked", "--offline", "--prefix", "none"]);
+        tree.args(["--format", "{p}: {f}", "--edges", edges]);
+        let output = tree.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut features = BTreeMap::<String, BTreeSet<String>>::new();
+        for line in String::from_utf8(output.stdout).unwrap().lines() {
+            // A star marks what was listed before.
+            if let Some((package, chosen)) = line.trim_end_matches(" (*)").split_once(": ") {
+                features
+                    .entry(package.to_owned())
+                    .or_default()
+                    .insert(chosen.to_owned());
+            }
+        }
+        features
+    }
+
+    #[test]
+    fn what_only_tests_depend_on_changes_no_dependency_of_the_programs() {
+        let (programs, tests) = (features("normal,build"), features("normal,build,dev"));
+        assert!(programs.len() > 100, "cargo lists {programs:?}");
+        for (package, chosen) in &programs {
+            assert_eq!(
+                Some(chosen),
+                tests.get(package),
+                "{package} has other features (left: for `make up`, right: for `make test`), so it and all above it \
+                 are compiled twice: name the missing ones as crates/xtask/Cargo.toml does for bitflags"
+            );
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use installation::charts::{self, DEFINITIONS_ARE_SERVED, RELEASE, WORKLOADS};
 use serde_json::{Value, json};
 
 use crate::api_key::ApiKey;
@@ -19,8 +20,6 @@ use crate::workspace::Workspace;
 pub(crate) const NAMESPACE: &str = "shop";
 /// Label of a namespace that was not there before.
 pub(crate) const MADE_BY_UP: &str = "ringwright.dev/made-by-up";
-/// The release, and the prefix of its objects' names.
-pub(crate) const RELEASE: &str = "ringwright";
 /// The order API's Service.
 pub(crate) const ORDER_API: &str = "ringwright-order-api";
 /// The development SMS gateway's Service.
@@ -43,19 +42,7 @@ pub(crate) struct Platform {
 
 /// Installs or upgrades the charts with the development mail server and SMS gateway.
 pub(crate) fn install(stage: &Stage, workspace: &Workspace, place: Place) -> Result<Platform> {
-    stage.run(
-        place
-            .helm(&["upgrade", "--install", "ringwright-crds", "charts/ringwright-crds"])
-            .current_dir(workspace.root()),
-    )?;
-    stage.run(&mut place.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "crd",
-        "orderclusters.ringwright.dev",
-        "ordershards.ringwright.dev",
-    ]))?;
+    install_definitions(stage, workspace, &place)?;
     let found =
         stage.read(&mut place.kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"]))?;
     if found.trim().is_empty() {
@@ -85,23 +72,22 @@ pub(crate) fn install(stage: &Stage, workspace: &Workspace, place: Place) -> Res
     })
 }
 
+/// Installs or upgrades the resource definitions, and waits until they are served.
+pub(crate) fn install_definitions(stage: &Stage, workspace: &Workspace, place: &Place) -> Result<()> {
+    stage.run(place.helm(&[]).args(charts::install_definitions(&workspace.charts())))?;
+    stage.run(&mut place.kubectl(&DEFINITIONS_ARE_SERVED))
+}
+
 /// Installs the platform's chart, with or without the programs that mount the ring. Pods that are made before the ring
 /// would wait for it well: but the kubelet looks for a missing volume at ever longer intervals, of two minutes in the end.
 fn release(stage: &Stage, workspace: &Workspace, place: &Place, programs: bool) -> Result<()> {
     let registry = format!("image.registry={}", place.image_registry());
-    let mut upgrade = place.helm(&[
-        "upgrade",
-        "--install",
-        RELEASE,
-        "charts/ringwright",
-        "--namespace",
-        NAMESPACE,
-    ]);
-    upgrade.args(["--values", "charts/ringwright/values-dev.yaml", "--set", &registry]);
+    let mut settings = vec![registry.as_str()];
     if !programs {
-        upgrade.args(["--set", "orderApi.enabled=false", "--set", "notifier.enabled=false"]);
+        settings.extend(["orderApi.enabled=false", "notifier.enabled=false"]);
     }
-    stage.run(upgrade.current_dir(workspace.root()))
+    let arguments = charts::install_platform(&workspace.charts(), NAMESPACE, &settings);
+    stage.run(place.helm(&[]).args(arguments))
 }
 
 /// Starts those programs anew that run an older image: while they are developed, the tag stays the same.
@@ -145,13 +131,7 @@ pub(crate) fn make_sample_cluster(stage: &Stage, workspace: &Workspace, platform
     if !platform.programs {
         release(stage, workspace, place, true)?;
     }
-    for workload in [
-        "deployment/ringwright-order-api",
-        "deployment/ringwright-notifier",
-        "deployment/ringwright-mail",
-        "deployment/ringwright-sms-gateway",
-        "statefulset/ringwright-rabbitmq",
-    ] {
+    for workload in WORKLOADS {
         stage.doing(format!("waiting for {workload}"));
         stage.run(&mut place.kubectl(&[
             "rollout",

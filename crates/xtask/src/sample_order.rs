@@ -3,10 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use installation::mail::Email;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::mail::{self, Email};
+use crate::mail;
 use crate::place::Place;
 use crate::platform::{NAMESPACE, ORDER_API, Platform, SMS_GATEWAY, retry};
 use crate::port_forward::PortForward;

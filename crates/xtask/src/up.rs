@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use hermetic_cluster::tools;
+use installation::charts::RELEASE;
 
 use crate::place::{On, Place};
 use crate::sample_order::Receipt;
@@ -60,7 +61,11 @@ fn tell(receipt: &Receipt, place: &Place) {
     for email in &receipt.emails {
         println!("  email       \"{}\" to {}", email.subject, email.to);
         for attachment in &email.attachments {
-            println!("              with {} ({} bytes)", attachment.name, attachment.bytes);
+            println!(
+                "              with {} ({} bytes)",
+                attachment.name,
+                attachment.content.len()
+            );
         }
     }
     for text in &receipt.texts {
@@ -125,11 +130,7 @@ fn uninstall(stage: &Stage, place: &Place) -> Result<()> {
             .kubectl(&["delete", platform::CLUSTER, gone, "--timeout=180s"])
             .args(namespace),
     )?;
-    stage.run(
-        place
-            .helm(&["uninstall", platform::RELEASE, gone, "--wait"])
-            .args(namespace),
-    )?;
+    stage.run(place.helm(&["uninstall", RELEASE, gone, "--wait"]).args(namespace))?;
     let ours = format!(
         "--selector={}=true,kubernetes.io/metadata.name={}",
         platform::MADE_BY_UP,

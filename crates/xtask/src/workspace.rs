@@ -32,6 +32,11 @@ impl Workspace {
         &self.root
     }
 
+    /// The Helm charts.
+    pub(crate) fn charts(&self) -> PathBuf {
+        self.root.join("charts")
+    }
+
     /// Cargo's build output. Always in the checkout, because the Dockerfiles copy the programs from there.
     pub(crate) fn target(&self) -> PathBuf {
         self.root.join("target")

@@ -32,13 +32,14 @@ async fn a_processed_order_becomes_an_email_with_its_invoice_and_a_text() -> Res
         "one email and one text an event: {emails:?} {texts:?}"
     );
     for email in &emails {
-        let (name, content) = email
+        let invoice = email
             .attachments
             .first()
             .with_context(|| format!("no invoice in {:?}", email.subject))?;
         ensure!(
-            name.ends_with(".pdf") && content.starts_with(b"%PDF-"),
-            "{name} is no PDF"
+            invoice.name.ends_with(".pdf") && invoice.content.starts_with(b"%PDF-"),
+            "{} is no PDF",
+            invoice.name
         );
     }
 

@@ -3,7 +3,7 @@
 //! lettre's own transport sends in one call, and its error does not tell whether the message may have been taken: a
 //! connection that ends before the final answer is an ordinary error there. So the steps are made here, with lettre's
 //! connection: up to the answer to DATA nothing was handed over; from the first byte of the content on, only an answer of
-//! the server tells.
+//! the server tells. The row is marked right before DATA: until then the exchange can be left with an ordinary QUIT.
 
 use std::{
     error::Error as _,
@@ -24,8 +24,10 @@ use lettre::transport::smtp::{
 use tokio::time::timeout;
 use tracing::warn;
 
+use store::StoreError;
+
 use super::{Letter, SmtpUrl, SmtpUrlError, smtp_url::Security};
-use crate::handover::{Handover, Reason};
+use crate::handover::{Begin, Handover, Reason};
 
 /// Time limits of one sending. Together they must stay below the lease on the row.
 #[derive(Clone, Copy, Debug)]
@@ -106,18 +108,34 @@ impl Smtp {
         })
     }
 
-    /// Sends a letter and tells what came of it.
-    pub async fn send(&self, letter: &Letter) -> Handover {
+    /// Sends a letter and tells what came of it. `begin` is awaited when the server has agreed to sender and recipient.
+    ///
+    /// # Errors
+    /// That of `begin`: then the letter was not handed over.
+    pub async fn send(&self, letter: &Letter, begin: Begin) -> Result<Handover, StoreError> {
         let mut line = match self.line().await {
             Ok(line) => line,
             Err(error) => {
                 warn!(error = telemetry::chain(&error), "no connection to the mail server");
-                return Handover::NotTaken(Reason::new("connect", error.to_string()));
+                return Ok(Handover::NotTaken(Reason::new("connect", error.to_string())));
             }
         };
         if let Err(handover) = self.announce(&mut line, letter).await {
             hang_up(line);
-            return handover;
+            return Ok(handover);
+        }
+        if let Err(error) = begin.await {
+            hang_up(line);
+            return Err(error);
+        }
+        Ok(self.hand_over(line, letter).await)
+    }
+
+    /// DATA and the content.
+    async fn hand_over(&self, mut line: Line, letter: &Letter) -> Handover {
+        if let Err(failure) = self.step(&mut line.connection, Data).await {
+            hang_up(line);
+            return Handover::NotTaken(failure.at("DATA", "data"));
         }
         let answer = timeout(self.limits.content, line.connection.message(&letter.bytes)).await;
         match answer {
@@ -142,7 +160,7 @@ impl Smtp {
         }
     }
 
-    /// Everything before the content: sender, recipient, DATA.
+    /// What may be repeated: sender and recipient.
     async fn announce(&self, line: &mut Line, letter: &Letter) -> Result<(), Handover> {
         let connection = &mut line.connection;
         let parameters = mail_parameters(connection, letter)?;
@@ -164,9 +182,6 @@ impl Smtp {
                     }
                 })?;
         }
-        self.step(connection, Data)
-            .await
-            .map_err(|failure| Handover::NotTaken(failure.at("DATA", "data")))?;
         Ok(())
     }
 

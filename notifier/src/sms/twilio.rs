@@ -2,17 +2,23 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Body, Client, RequestBuilder, StatusCode, Url, header::CONTENT_TYPE, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use store::StoreError;
 use tracing::warn;
+use url::form_urlencoded;
 
-use super::{SmsProvider, Text};
-use crate::handover::{Handover, Reason};
+use super::{
+    SmsProvider, Text,
+    gated::{Gate, gated},
+};
+use crate::handover::{Begin, Handover, Reason};
 
 /// TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -119,18 +125,25 @@ impl Twilio {
         Ok(url)
     }
 
-    async fn prepare(&self, text: &Text) -> Result<reqwest::RequestBuilder, TwilioError> {
+    /// The request, and the gate that holds its content back.
+    async fn prepare(&self, text: &Text) -> Result<(RequestBuilder, Gate), TwilioError> {
         let Credentials { account, token } = self.credentials().await?;
         let form = [
             ("To", text.to.as_str()),
             ("From", self.config.from.as_str()),
             ("Body", text.body.as_str()),
         ];
-        Ok(self
+        let form = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        let (content, gate) = gated(form.into());
+        let request = self
             .client
             .post(self.url(&account)?)
             .basic_auth(account, Some(token.expose_secret()))
-            .form(&form))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::wrap(content));
+        Ok((request, gate))
     }
 }
 
@@ -146,21 +159,45 @@ async fn read(path: &Path) -> Result<String, TwilioError> {
 
 #[async_trait]
 impl SmsProvider for Twilio {
-    async fn send(&self, text: &Text) -> Handover {
-        let request = match self.prepare(text).await {
-            Ok(request) => request,
-            Err(error) => return Handover::NotTaken(Reason::new("configuration", error.to_string())),
+    async fn send(&self, text: &Text, begin: Begin) -> Result<Handover, StoreError> {
+        let (request, mut gate) = match self.prepare(text).await {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Handover::NotTaken(Reason::new("configuration", error.to_string()))),
         };
-        match request.send().await {
-            Ok(response) => {
-                let status = response.status();
-                // An answer cut short still has its status.
-                let answer = response.json().await.unwrap_or_default();
-                judge(status, &answer)
-            }
-            Err(error) => judge_silence(&error),
+        let mut exchange = pin!(exchange(request));
+        // Without its content the request asks for nothing, so up to here everything may be repeated.
+        let begun = async {
+            gate.asked().await;
+            begin.await
+        };
+        tokio::select! {
+            biased;
+            early = &mut exchange => return Ok(unheard(early)),
+            begun = begun => begun?,
         }
+        gate.open();
+        Ok(exchange.await)
     }
+}
+
+async fn exchange(request: RequestBuilder) -> Handover {
+    match request.send().await {
+        Ok(response) => {
+            let status = response.status();
+            // An answer cut short still has its status.
+            let answer = response.json().await.unwrap_or_default();
+            judge(status, &answer)
+        }
+        Err(error) => judge_silence(&error),
+    }
+}
+
+/// What an exchange means that ended before the message had left: whatever was answered, nothing was taken.
+fn unheard(ended: Handover) -> Handover {
+    Handover::NotTaken(match ended {
+        Handover::NotTaken(reason) | Handover::Refused(reason) | Handover::Ambiguous(reason) => reason,
+        Handover::Taken { .. } => Reason::new("provider", "the SMS provider answered before it had the message"),
+    })
 }
 
 /// No answer. Only a connection that never stood certainly carried nothing.

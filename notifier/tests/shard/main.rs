@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod events;
+mod marking;
 mod providers;
 mod shop;
 mod sweeping;

@@ -8,9 +8,10 @@ use std::{
 
 use async_trait::async_trait;
 use notifier::{
-    handover::{Handover, Reason},
+    handover::{Begin, Handover, Reason},
     sms::{SmsProvider, Text},
 };
+use store::StoreError;
 use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -93,11 +94,12 @@ impl SmsScript {
 
 #[async_trait]
 impl SmsProvider for SmsScript {
-    async fn send(&self, text: &Text) -> Handover {
+    async fn send(&self, text: &Text, begin: Begin) -> Result<Handover, StoreError> {
+        begin.await?;
         self.sent.lock().unwrap().push(text.clone());
         let scripted = self.answers.lock().unwrap().pop_front();
-        scripted.unwrap_or(Handover::Taken {
+        Ok(scripted.unwrap_or(Handover::Taken {
             reference: Some("SM1".to_owned()),
-        })
+        }))
     }
 }

@@ -15,7 +15,7 @@ use notifier::{
 use prometheus_client::registry::Registry;
 use ring::{Epoch, Ordinal, Ring, Shard, ShardState, Weight, plan};
 use row_id::{EventId, InvoiceId, OrderId, UserId};
-use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use store::{
     IdempotencyKey, RequestHash, Store, StoreConfig, StoredResponse, Written,
     admin::{self, Passwords, PgSslMode, Role, ShardIdentity},
@@ -29,6 +29,8 @@ use tokio::sync::{Mutex, watch};
 use crate::providers::{MailServer, SmsScript};
 
 const PASSWORD: &str = "only-for-tests";
+/// Long enough for a machine that is busy with other tests.
+const WRITE_DEADLINE: Duration = Duration::from_secs(8);
 /// Roles belong to the whole server, and two sessions must not make them at the same time.
 static PREPARING: Mutex<()> = Mutex::const_new(());
 
@@ -42,6 +44,7 @@ pub(crate) struct Shop {
     pub(crate) order: OrderId,
     server: PgConnectOptions,
     database: String,
+    ring: watch::Sender<Arc<Ring>>,
     _folders: [TempDir; 2],
 }
 
@@ -58,8 +61,8 @@ impl Shop {
         let server: PgConnectOptions = url.parse().unwrap();
         let database = format!("notifier_test_{:016x}", rand::random::<u64>());
         let ring = watch::Sender::new(Arc::new(one_shard(&server, &database).await));
-        let (app, app_folder) = open(&ring, &database, Role::App);
-        let (store, store_folder) = open(&ring, &database, Role::Notifier);
+        let (app, app_folder) = open(&ring, &database, Role::App, WRITE_DEADLINE);
+        let (store, store_folder) = open(&ring, &database, Role::Notifier, WRITE_DEADLINE);
         let (mail, sms) = (MailServer::start().await, Arc::new(SmsScript::default()));
         let metrics = Metrics::new(&mut Registry::default());
         let rate = NonZeroU32::new(1000).unwrap();
@@ -84,6 +87,7 @@ impl Shop {
             order,
             server,
             database,
+            ring,
             _folders: [app_folder, store_folder],
         }
     }
@@ -140,9 +144,19 @@ impl Shop {
         .unwrap()
     }
 
+    /// The notifier's store once more, which gives a write up after `write_deadline`.
+    pub(crate) fn impatient_store(&self, write_deadline: Duration) -> (Store, TempDir) {
+        open(&self.ring, &self.database, Role::Notifier, write_deadline)
+    }
+
+    /// A session behind the store's back.
+    pub(crate) async fn superuser(&self) -> PgConnection {
+        self.server.clone().database(&self.database).connect().await.unwrap()
+    }
+
     /// Changes rows behind the store's back, as a superuser.
     pub(crate) async fn execute(&self, sql: &'static str) {
-        let mut conn = self.server.clone().database(&self.database).connect().await.unwrap();
+        let mut conn = self.superuser().await;
         sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
         conn.close().await.unwrap();
     }
@@ -194,13 +208,14 @@ async fn one_shard(server: &PgConnectOptions, database: &str) -> Ring {
     ring
 }
 
-fn open(ring: &watch::Sender<Arc<Ring>>, database: &str, role: Role) -> (Store, TempDir) {
+fn open(ring: &watch::Sender<Arc<Ring>>, database: &str, role: Role, write_deadline: Duration) -> (Store, TempDir) {
     let credentials = tempfile::tempdir().unwrap();
     std::fs::write(credentials.path().join("username"), role.name()).unwrap();
     std::fs::write(credentials.path().join("password"), PASSWORD).unwrap();
     let mut config = StoreConfig::new("notifier-test", credentials.path());
     config.database = database.to_owned();
     config.ssl_mode = PgSslMode::Disable;
+    config.write_deadline = write_deadline;
     (Store::open(config, ring.subscribe()).unwrap(), credentials)
 }
 

@@ -1,6 +1,6 @@
 //! One event to the broker, and back to the outbox that it has arrived.
 
-use broker::{Event, EventKind, PublishError, Publisher};
+use broker::{Event, PublishError, Publisher};
 use row_id::EventId;
 use store::Store;
 use store::outbox::OutboxEvent;
@@ -9,15 +9,9 @@ use crate::metrics::{EventLabels, Metrics};
 
 /// The event as it travels.
 fn message(event: &OutboxEvent) -> Event {
-    let kind = match event.kind {
-        store::outbox::EventKind::OrderCreated => EventKind::OrderCreated,
-        store::outbox::EventKind::OrderProcessed => EventKind::OrderProcessed,
-        store::outbox::EventKind::OrderCancelled => EventKind::OrderCancelled,
-        store::outbox::EventKind::InvoiceGenerated => EventKind::InvoiceGenerated,
-    };
     Event::new(
         event.event_id,
-        kind,
+        event.kind,
         event.sequence,
         event.user_id,
         event.order_id,

@@ -4,10 +4,23 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use row_id::UserId;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::shards::ShardedApi;
-use crate::support::{OTHER, Reply, a_user, an_order, fresh_key};
+use crate::support::{Call, OTHER, Reply, a_user, an_order, fresh_key};
+
+/// A POST under a key.
+fn under(api: &ShardedApi, key: &str, path: &str, body: &Value) -> Call {
+    api.post(path).header("idempotency-key", key).json(body)
+}
+
+/// A user, where its orders are placed, and a key for the first.
+async fn start() -> (ShardedApi, String, String, String) {
+    let api = ShardedApi::start().await;
+    let user = api.user().await;
+    let path = format!("/v1/users/{user}/orders");
+    (api, user, path, fresh_key())
+}
 
 fn replayed(reply: &Reply) -> bool {
     reply
@@ -25,29 +38,15 @@ async fn orders_of(api: &ShardedApi, user: &str) -> usize {
 
 #[tokio::test]
 async fn a_repeat_gets_the_first_answer_and_does_nothing() {
-    let api = ShardedApi::start().await;
-    let user = api.user().await;
-    let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    let first = api
-        .post(&path)
-        .header("idempotency-key", &key)
-        .json(&an_order())
-        .send()
-        .await
-        .expect(201);
+    let (api, user, path, key) = start().await;
+    let first = under(&api, &key, &path, &an_order()).send().await.expect(201);
     assert!(!replayed(&first));
     // The order moves on; the answer to the repeat is still that of the first request.
     api.post(&format!("{}/process", first.header("location")))
         .send()
         .await
         .expect(200);
-    let again = api
-        .post(&path)
-        .header("idempotency-key", &key)
-        .json(&an_order())
-        .send()
-        .await
-        .expect(201);
+    let again = under(&api, &key, &path, &an_order()).send().await.expect(201);
     assert!(replayed(&again));
     assert_eq!(again.body, first.body);
     for header in ["location", "etag", "content-type"] {
@@ -60,13 +59,7 @@ async fn a_repeat_gets_the_first_answer_and_does_nothing() {
 async fn a_repeat_may_be_written_otherwise_and_quote_its_key() {
     let api = ShardedApi::start().await;
     let (user, key) = (a_user(), fresh_key());
-    let first = api
-        .post("/v1/users")
-        .header("idempotency-key", &key)
-        .json(&user)
-        .send()
-        .await
-        .expect(201);
+    let first = under(&api, &key, "/v1/users", &user).send().await.expect(201);
     let reversed: Vec<String> = user
         .as_object()
         .unwrap()
@@ -89,24 +82,11 @@ async fn a_repeat_may_be_written_otherwise_and_quote_its_key() {
 
 #[tokio::test]
 async fn a_key_is_refused_for_another_body_or_another_operation() {
-    let api = ShardedApi::start().await;
-    let user = api.user().await;
-    let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    let order = api
-        .post(&path)
-        .header("idempotency-key", &key)
-        .json(&an_order())
-        .send()
-        .await
-        .expect(201);
+    let (api, _, path, key) = start().await;
+    let order = under(&api, &key, &path, &an_order()).send().await.expect(201);
     let mut other = an_order();
     other["order_details"]["lines"][0]["quantity"] = 3.into();
-    let reply = api
-        .post(&path)
-        .header("idempotency-key", &key)
-        .json(&other)
-        .send()
-        .await;
+    let reply = under(&api, &key, &path, &other).send().await;
     insta::assert_json_snapshot!(reply.problem(422, "idempotency-key-reused"));
     let process = api
         .post(&format!("{}/process", order.header("location")))
@@ -116,19 +96,9 @@ async fn a_key_is_refused_for_another_body_or_another_operation() {
 
 #[tokio::test]
 async fn keys_of_two_clients_never_meet() {
-    let api = ShardedApi::start().await;
-    let user = api.user().await;
-    let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    api.post(&path)
-        .header("idempotency-key", &key)
-        .json(&an_order())
-        .send()
-        .await
-        .expect(201);
-    let other = api
-        .post(&path)
-        .header("idempotency-key", &key)
-        .json(&an_order())
+    let (api, user, path, key) = start().await;
+    under(&api, &key, &path, &an_order()).send().await.expect(201);
+    let other = under(&api, &key, &path, &an_order())
         .bearer(OTHER)
         .send()
         .await
@@ -139,10 +109,8 @@ async fn keys_of_two_clients_never_meet() {
 
 #[tokio::test]
 async fn of_requests_that_come_together_one_is_done() {
-    let api = ShardedApi::start().await;
-    let user = api.user().await;
-    let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    let together = (0..8).map(|_| api.post(&path).header("idempotency-key", &key).json(&an_order()).send());
+    let (api, user, path, key) = start().await;
+    let together = (0..8).map(|_| under(&api, &key, &path, &an_order()).send());
     let replies = join_all(together).await;
     for reply in &replies {
         match reply.status.as_u16() {
@@ -161,7 +129,7 @@ async fn of_requests_that_come_together_one_is_done() {
 async fn two_creations_of_a_user_with_one_key_make_one_user() {
     let api = ShardedApi::start().await;
     let (user, key) = (a_user(), fresh_key());
-    let together = (0..4).map(|_| api.post("/v1/users").header("idempotency-key", &key).json(&user).send());
+    let together = (0..4).map(|_| under(&api, &key, "/v1/users", &user).send());
     let replies = join_all(together).await;
     let mut created: Vec<_> = replies
         .iter()
@@ -190,7 +158,7 @@ async fn a_request_that_failed_may_be_tried_again_with_its_key() {
         .to_owned();
     let mut user = a_user();
     user["email_address"] = holder["email_address"].clone();
-    let create = || api.post("/v1/users").header("idempotency-key", &key).json(&user);
+    let create = || under(&api, &key, "/v1/users", &user);
     create().send().await.problem(409, "contact-taken");
     let elsewhere = json!({"email_address": a_user()["email_address"]});
     api.patch(&path)
@@ -235,7 +203,7 @@ async fn a_write_goes_on_when_its_client_hangs_up() {
     // Warm: connections are open, so that the write is under way when its client leaves.
     api.order(&user).await;
     let (path, key) = (format!("/v1/users/{user}/orders"), fresh_key());
-    let place = || api.post(&path).header("idempotency-key", &key).json(&an_order()).send();
+    let place = || under(&api, &key, &path, &an_order()).send();
     let gone = tokio::time::timeout(Duration::from_micros(300), place()).await;
     if gone.is_err() {
         api.app.writes_ended().await;

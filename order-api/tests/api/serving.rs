@@ -166,7 +166,7 @@ async fn the_program_serves_with_what_is_mounted_and_ends_in_order() {
     ])
     .unwrap();
     let source = RingSource::start(RingSourceConfig {
-        directory: Some(config.ring_dir.clone()),
+        directory: Some(config.program.ring_dir.clone()),
         config_map: None,
         client: None,
         first_ring_within: Duration::from_secs(10),

@@ -1,12 +1,15 @@
 //! The schema's migrations.
 
-use sqlx::migrate::Migrator;
-use sqlx::{PgConnection, Row};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{PgConnection, Row, SqlStr};
 
 use super::roles::OWNER;
 use super::{AdminError, failed};
 
-static EMBEDDED: Migrator = sqlx::migrate!("./migrations");
+/// Version, name and text of each migration in their order, as `build.rs` found them.
+const EMBEDDED: &[(i64, &str, &str)] = &include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+/// How a migration begins that cannot run in a transaction.
+const NO_TRANSACTION: &str = "-- no-transaction";
 
 /// The newest migration a database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +49,7 @@ async fn run_one_by_one(conn: &mut PgConnection, mut tell: impl FnMut(SchemaVers
     let mut one = migrator();
     // Whoever is newer than this program may be at work at the same time; the last run below refuses that.
     one.set_ignore_missing(true);
-    for version in EMBEDDED.iter().map(|migration| migration.version) {
+    for version in EMBEDDED.iter().map(|(version, ..)| *version) {
         if applied.is_none_or(|applied| applied.0 < version) {
             tell(SchemaVersion(version));
             one.run_direct(Some(version), conn, false).await?;
@@ -56,10 +59,24 @@ async fn run_one_by_one(conn: &mut PgConnection, mut tell: impl FnMut(SchemaVers
 }
 
 fn migrator() -> Migrator {
-    let mut migrator = Migrator::with_migrations(EMBEDDED.iter().cloned().collect());
+    let mut migrator = Migrator::with_migrations(embedded());
     migrator.create_schema("ringwright");
     migrator.dangerous_set_table_name("ringwright.schema_migrations");
     migrator
+}
+
+fn embedded() -> Vec<Migration> {
+    let migration = |&(version, name, text): &(i64, &'static str, &'static str)| {
+        let alone = text.starts_with(NO_TRANSACTION);
+        Migration::new(
+            version,
+            name.into(),
+            MigrationType::Simple,
+            SqlStr::from_static(text),
+            alone,
+        )
+    };
+    EMBEDDED.iter().map(migration).collect()
 }
 
 /// The server's process behind a connection, to look at it from another one.
@@ -81,7 +98,7 @@ pub async fn blockers(conn: &mut PgConnection, backend: i32) -> Result<Option<i3
 
 /// The newest migration this program carries.
 pub fn newest_schema_version() -> SchemaVersion {
-    SchemaVersion(EMBEDDED.iter().map(|migration| migration.version).max().unwrap_or(0))
+    SchemaVersion(EMBEDDED.iter().map(|(version, ..)| *version).max().unwrap_or(0))
 }
 
 /// The newest migration the database has; `None` before the first.

@@ -281,13 +281,14 @@ pub(crate) fn email_from(row: &PgRow) -> Result<Option<Email>, String> {
         return Ok(None);
     };
     let order: Uuid = row.try_get("e_order_id").map_err(broken)?;
+    let kind: &str = row.try_get("e_kind").map_err(broken)?;
     let invoice: Option<Uuid> = row.try_get("e_invoice_id").map_err(broken)?;
     Ok(Some(Email {
         email_id: EmailId::from_uuid(id).map_err(broken)?,
         user_email_address: row.try_get("e_user_email_address").map_err(broken)?,
         order_id: OrderId::from_uuid(order).map_err(broken)?,
         invoice_id: invoice.map(InvoiceId::from_uuid).transpose().map_err(broken)?,
-        kind: row.try_get::<&str, _>("e_kind").map_err(broken)?.parse()?,
+        kind: kind.parse().map_err(broken)?,
         sequence: row.try_get("e_sequence").map_err(broken)?,
         delivery: Delivery {
             status: row.try_get::<&str, _>("e_status").map_err(broken)?.parse()?,
@@ -308,11 +309,12 @@ pub(crate) fn sms_from(row: &PgRow) -> Result<Option<Sms>, String> {
         return Ok(None);
     };
     let order: Uuid = row.try_get("s_order_id").map_err(broken)?;
+    let kind: &str = row.try_get("s_kind").map_err(broken)?;
     Ok(Some(Sms {
         sms_id: SmsId::from_uuid(id).map_err(broken)?,
         mobile_number: row.try_get("s_mobile_number").map_err(broken)?,
         order_id: OrderId::from_uuid(order).map_err(broken)?,
-        kind: row.try_get::<&str, _>("s_kind").map_err(broken)?.parse()?,
+        kind: kind.parse().map_err(broken)?,
         sequence: row.try_get("s_sequence").map_err(broken)?,
         delivery: Delivery {
             status: row.try_get::<&str, _>("s_status").map_err(broken)?.parse()?,

@@ -250,11 +250,13 @@ impl Store {
         Ok(self.inner.write(Place::Key(id.uuid()), Claim(lease)).await?.value)
     }
 
-    /// Marks a claimed notification `sending`: from here on its loss is ambiguous. Call it right before handing it to
-    /// the provider; [`StoreError::LeaseLost`] means do not send.
+    /// Marks a claimed notification `sending`: from here on its loss is ambiguous. Call it when only the message itself is
+    /// left to send.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`], and what every write can meet; after any error, do not send.
+    /// [`StoreError::LeaseLost`], and what every write can meet; after any error, do not send. After
+    /// [`StoreError::OutcomeUnknown`] the row may be marked: [`Store::record_outcome`] with [`SendOutcome::Retry`] takes
+    /// that back, for its transaction comes after that of the mark or keeps it from being set.
     pub async fn begin_sending(&self, lease: &Lease) -> Result<(), StoreError> {
         self.inner.write(Place::Key(lease.id.uuid()), Begin(*lease)).await?;
         Ok(())

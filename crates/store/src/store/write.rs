@@ -99,7 +99,7 @@ impl Inner {
             match setback {
                 // Not an answer of the shop's rules, so the earlier commit may have happened.
                 Setback::Final(error) if unknown.is_some() && !settles(&error) => {
-                    let why = unknown.unwrap_or_default();
+                    let why = format!("{}; trying again: {error}", unknown.unwrap_or_default());
                     return Err(self.outcome_unknown(W::OPERATION, ordinal, why));
                 }
                 Setback::Final(error) => {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use row_id::ClaimId;
+use row_id::{ClaimId, UserId};
 
-use super::shards::{Shards, key, new_user, render_user, user_of};
+use super::shards::{Shards, key, new_user, new_user_at, render_user, user_of};
 use crate::contacts::{ClaimJanitor, ClaimsSettled};
 use crate::idempotency::KeyJanitor;
-use crate::{BasedOn, ReadAt, StoreError};
+use crate::users::NewUser;
+use crate::{BasedOn, IdempotencyKey, ReadAt, StoreError};
 
 const STEPS: [&str; 5] = [
     "begun",
@@ -33,6 +34,23 @@ async fn clean_up(shards: &Shards) -> ClaimsSettled {
     all
 }
 
+/// Creates a user as a process does that dies at this step.
+async fn die_creating(shards: &Shards, step: &'static str, key: &IdempotencyKey, new: &NewUser) -> StoreError {
+    shards.store.inner.failpoint.arm(step);
+    let died = shards.store.create_user(key.clone(), new.clone(), render_user).await;
+    died.unwrap_err()
+}
+
+/// The same with a change of a user.
+async fn die_updating(shards: &Shards, step: &'static str, user: UserId, based_on: BasedOn, new: &NewUser) {
+    shards.store.inner.failpoint.arm(step);
+    let died = shards
+        .store
+        .update_user(key(), user, based_on, new.clone(), render_user)
+        .await;
+    died.unwrap_err();
+}
+
 async fn everywhere(shards: &Shards, sql: &str) {
     for shard in shards.store.shards() {
         shards.execute(shard, sql).await;
@@ -44,10 +62,9 @@ async fn a_repeat_finishes_what_a_dead_process_began_after_any_step() {
     let shards = Shards::start(3).await;
     for step in STEPS {
         let (key, new) = (key(), new_user());
-        shards.store.inner.failpoint.arm(step);
-        let died = shards.store.create_user(key.clone(), new.clone(), render_user).await;
+        let died = die_creating(&shards, step, &key, &new).await;
         assert!(
-            matches!(&died, Err(StoreError::BadRow { why, .. }) if why == step),
+            matches!(&died, StoreError::BadRow { why, .. } if why == step),
             "{step}: {died:?}"
         );
 
@@ -84,12 +101,7 @@ async fn without_a_repeat_the_janitor_frees_the_contacts_or_holds_them() {
     let shards = Shards::start(3).await;
     for step in STEPS {
         let new = new_user();
-        shards.store.inner.failpoint.arm(step);
-        shards
-            .store
-            .create_user(key(), new.clone(), render_user)
-            .await
-            .unwrap_err();
+        die_creating(&shards, step, &key(), &new).await;
         let written = matches!(step, "user written" | "claims held");
 
         let young = ClaimJanitor::default()
@@ -110,8 +122,7 @@ async fn without_a_repeat_the_janitor_frees_the_contacts_or_holds_them() {
         };
         assert_eq!(settled, expected, "{step}");
 
-        let mut other = new_user();
-        other.email_address = new.email_address.clone();
+        let other = new_user_at(&new.email_address);
         let next = shards.store.create_user(key(), other, render_user).await;
         if written {
             assert!(matches!(next, Err(StoreError::EmailTaken)), "{step}: {next:?}");
@@ -128,26 +139,18 @@ async fn without_a_repeat_the_janitor_frees_the_contacts_or_holds_them() {
 async fn a_creator_that_wakes_up_after_the_janitor_does_not_use_what_was_given_away() {
     let shards = Shards::start(2).await;
     let (late, new) = (key(), new_user());
-    shards.store.inner.failpoint.arm("mobile claimed");
-    shards
-        .store
-        .create_user(late.clone(), new.clone(), render_user)
-        .await
-        .unwrap_err();
+    die_creating(&shards, "mobile claimed", &late, &new).await;
     assert_eq!(clean_up(&shards).await.released, 2);
     let tombstones = "SELECT count(*) FROM shop.users WHERE state = 'tombstone'";
     assert_eq!(shards.total(tombstones).await, 1);
 
-    let mut heir = new_user();
-    heir.email_address = new.email_address.clone();
-    let heir_id = user_of(&shards.store.create_user(key(), heir, render_user).await.unwrap());
+    let heir_id = shards.create(&new_user_at(&new.email_address)).await;
     everywhere(&shards, END_LEASES).await;
     let woken = shards.store.create_user(late.clone(), new.clone(), render_user).await;
     assert!(matches!(woken, Err(StoreError::EmailTaken)), "{woken:?}");
 
     // With the address free again, the same key makes the user under another id than the buried one.
-    let mut left = new_user();
-    left.email_address = new_user().email_address;
+    let left = new_user();
     shards
         .store
         .update_user(key(), heir_id, BasedOn::Any, left, render_user)
@@ -174,12 +177,7 @@ async fn a_creator_that_wakes_up_after_the_janitor_does_not_use_what_was_given_a
 async fn a_repeat_after_the_janitor_makes_the_user_under_another_id() {
     let shards = Shards::start(2).await;
     let (late, new) = (key(), new_user());
-    shards.store.inner.failpoint.arm("mobile claimed");
-    shards
-        .store
-        .create_user(late.clone(), new.clone(), render_user)
-        .await
-        .unwrap_err();
+    die_creating(&shards, "mobile claimed", &late, &new).await;
     clean_up(&shards).await;
     everywhere(&shards, END_LEASES).await;
     let made = shards.store.create_user(late, new, render_user).await.unwrap();
@@ -202,14 +200,10 @@ async fn an_update_that_died_before_the_write_is_undone_and_one_after_it_is_kept
     let store = &shards.store;
     for (step, kept) in [("new contacts claimed", false), ("user changed", true)] {
         let old = new_user();
-        let id = user_of(&store.create_user(key(), old.clone(), render_user).await.unwrap());
+        let id = shards.create(&old).await;
         let mut new = old.clone();
         new.email_address = new_user().email_address;
-        store.inner.failpoint.arm(step);
-        store
-            .update_user(key(), id, BasedOn::Any, new.clone(), render_user)
-            .await
-            .unwrap_err();
+        die_updating(&shards, step, id, BasedOn::Any, &new).await;
         let settled = clean_up(&shards).await;
         assert_eq!(
             (settled.held, settled.released),
@@ -219,8 +213,7 @@ async fn an_update_that_died_before_the_write_is_undone_and_one_after_it_is_kept
 
         // Of the two addresses, the one that is not used can be had, though nobody released it.
         let (free, used) = if kept { (&old, &new) } else { (&new, &old) };
-        let mut taker = new_user();
-        taker.email_address = used.email_address.clone();
+        let mut taker = new_user_at(&used.email_address);
         let refused = store.create_user(key(), taker.clone(), render_user).await;
         assert!(matches!(refused, Err(StoreError::EmailTaken)), "{step}: {refused:?}");
         taker.email_address = free.email_address.clone();
@@ -233,23 +226,12 @@ async fn an_update_that_died_before_the_write_is_undone_and_one_after_it_is_kept
 async fn an_update_that_wakes_up_after_the_janitor_finds_another_version() {
     let shards = Shards::start(2).await;
     let new = new_user();
-    let id = user_of(&shards.store.create_user(key(), new.clone(), render_user).await.unwrap());
+    let id = shards.create(&new).await;
     let mut changed = new.clone();
     changed.email_address = new_user().email_address;
-    shards.store.inner.failpoint.arm("new contacts claimed");
-    shards
-        .store
-        .update_user(key(), id, BasedOn::version(1), changed.clone(), render_user)
-        .await
-        .unwrap_err();
+    die_updating(&shards, "new contacts claimed", id, BasedOn::version(1), &changed).await;
     clean_up(&shards).await;
-    let user = shards
-        .store
-        .get_user(id, &ReadAt::strong())
-        .await
-        .unwrap()
-        .value
-        .unwrap();
+    let user = shards.user(id).await;
     assert_eq!(
         (user.version, user.email_address),
         (2, new.email_address),
@@ -262,14 +244,8 @@ async fn an_update_that_wakes_up_after_the_janitor_finds_another_version() {
 async fn a_claim_of_another_in_progress_is_waited_for_and_then_told() {
     let shards = Shards::start(1).await;
     let new = new_user();
-    shards.store.inner.failpoint.arm("email claimed");
-    shards
-        .store
-        .create_user(key(), new.clone(), render_user)
-        .await
-        .unwrap_err();
-    let mut other = new_user();
-    other.email_address = new.email_address;
+    die_creating(&shards, "email claimed", &key(), &new).await;
+    let other = new_user_at(&new.email_address);
     let told = shards.store.create_user(key(), other, render_user).await;
     assert!(matches!(told, Err(StoreError::ClaimPending { .. })), "{told:?}");
     assert_eq!(shards.total("SELECT count(*) FROM ringwright.contact_claims").await, 1);

@@ -1,9 +1,9 @@
 use row_id::{EventId, OrderId, UserId};
 use serde_json::json;
 
-use super::shards::{Shards, key, new_user, render_user, user_of};
-use crate::orders::{NewOrder, Order, OrderStatus};
-use crate::{BasedOn, ReadAt, ReadTokens, RequestHash, StoreError, StoredResponse, Written};
+use super::shards::{Shards, key};
+use crate::orders::{NewOrder, Order, OrderPage, OrderStatus};
+use crate::{BasedOn, IdempotencyKey, ReadAt, ReadTokens, RequestHash, StoreError, StoredResponse, Written};
 
 pub(super) fn new_order(user_id: UserId) -> NewOrder {
     NewOrder {
@@ -32,14 +32,14 @@ pub(super) fn order_of(written: &Written) -> OrderId {
     location.rsplit('/').next().unwrap().parse().unwrap()
 }
 
+/// Places an order under this key.
+pub(super) async fn place_by(shards: &Shards, key: &IdempotencyKey, user: UserId) -> Written {
+    let placing = shards.store.create_order(key.clone(), new_order(user), render_order);
+    placing.await.unwrap()
+}
+
 pub(super) async fn place(shards: &Shards, user: UserId) -> OrderId {
-    order_of(
-        &shards
-            .store
-            .create_order(key(), new_order(user), render_order)
-            .await
-            .unwrap(),
-    )
+    order_of(&place_by(shards, &key(), user).await)
 }
 
 #[tokio::test]
@@ -47,11 +47,7 @@ async fn an_order_and_its_event_and_key_lie_on_its_users_shard() {
     let shards = Shards::start(3).await;
     for _ in 0..8 {
         let user = shards.create_user().await;
-        let written = shards
-            .store
-            .create_order(key(), new_order(user), render_order)
-            .await
-            .unwrap();
+        let written = place_by(&shards, &key(), user).await;
         let order = order_of(&written);
         let owner = shards.owner(user.position());
         assert_eq!((order.position(), written.token.shard), (user.position(), owner));
@@ -80,16 +76,8 @@ async fn a_repeated_key_gets_the_first_answer_byte_by_byte_and_does_nothing() {
     let shards = Shards::start(1).await;
     let user = shards.create_user().await;
     let key = key();
-    let first = shards
-        .store
-        .create_order(key.clone(), new_order(user), render_order)
-        .await
-        .unwrap();
-    let again = shards
-        .store
-        .create_order(key.clone(), new_order(user), render_order)
-        .await
-        .unwrap();
+    let first = place_by(&shards, &key, user).await;
+    let again = place_by(&shards, &key, user).await;
     assert_eq!(again.response, first.response);
     assert!(again.repeated && !first.repeated && again.events.is_empty());
     assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, 1);
@@ -101,11 +89,7 @@ async fn a_repeated_key_gets_the_first_answer_byte_by_byte_and_does_nothing() {
 
     let mut foreign = key;
     foreign.client = "another".to_owned();
-    let foreign = shards
-        .store
-        .create_order(foreign, new_order(user), render_order)
-        .await
-        .unwrap();
+    let foreign = place_by(&shards, &foreign, user).await;
     assert!(!foreign.repeated, "keys of two clients never meet");
     shards.end().await;
 }
@@ -227,6 +211,11 @@ async fn states_go_forward_only_with_one_numbered_event_each() {
     shards.end().await;
 }
 
+async fn first_page(shards: &Shards, user: UserId, limit: u16) -> OrderPage {
+    let read = shards.store.list_orders(user, None, limit, &ReadAt::default()).await;
+    read.unwrap().value
+}
+
 #[tokio::test]
 async fn pages_go_newest_first_through_all_orders_and_end() {
     let shards = Shards::start(2).await;
@@ -255,19 +244,9 @@ async fn pages_go_newest_first_through_all_orders_and_end() {
         assert_eq!(page.value.orders.len(), 3);
     }
     assert_eq!(listed, placed);
-    let exact = shards
-        .store
-        .list_orders(user, None, 7, &ReadAt::default())
-        .await
-        .unwrap()
-        .value;
+    let exact = first_page(&shards, user, 7).await;
     assert_eq!((exact.orders.len(), exact.next), (7, None));
-    let stranger = shards
-        .store
-        .list_orders(UserId::generate(), None, 5, &ReadAt::default())
-        .await
-        .unwrap()
-        .value;
+    let stranger = first_page(&shards, UserId::generate(), 5).await;
     assert!(stranger.orders.is_empty());
     shards.end().await;
 }
@@ -293,12 +272,7 @@ async fn users_at_one_position_do_not_see_each_others_orders() {
             ),
         )
         .await;
-    let page = shards
-        .store
-        .list_orders(user, None, 10, &ReadAt::default())
-        .await
-        .unwrap()
-        .value;
+    let page = first_page(&shards, user, 10).await;
     assert_eq!(
         page.orders.iter().map(|order| order.order_id).collect::<Vec<_>>(),
         [mine]
@@ -350,8 +324,8 @@ async fn in_a_batch_one_callers_error_is_never_anothers() {
 async fn an_order_gets_one_invoice_with_a_number_of_its_shard() {
     let shards = Shards::start(1).await;
     let store = &shards.store;
-    let written = store.create_user(key(), new_user(), render_user).await.unwrap();
-    let order = place(&shards, user_of(&written)).await;
+    let user = shards.create_user().await;
+    let order = place(&shards, user).await;
     let details = |order: &Order, user: &crate::users::User| json!({"to": user.last_name, "total": order.total_minor});
     let render = |invoice: &crate::invoices::Invoice| StoredResponse {
         status: 201,
@@ -398,7 +372,7 @@ async fn an_order_gets_one_invoice_with_a_number_of_its_shard() {
         Some(full.invoice)
     );
 
-    let cancelled = place(&shards, user_of(&written)).await;
+    let cancelled = place(&shards, user).await;
     assert_eq!(
         store
             .get_invoice_of_order(cancelled, &ReadAt::default())

@@ -3,7 +3,7 @@ use std::time::Duration;
 use ring::Ordinal;
 use row_id::EventId;
 
-use super::orders::{new_order, place, render_order};
+use super::orders::{place, place_by, render_order};
 use super::shards::{Shards, key};
 use crate::BasedOn;
 use crate::orders::OrderStatus;
@@ -101,11 +101,7 @@ async fn confirmed_events_of_many_shards_are_forgotten_in_one_call() {
     let mut events = Vec::new();
     for _ in 0..9 {
         let user = shards.create_user().await;
-        let written = shards
-            .store
-            .create_order(key(), new_order(user), render_order)
-            .await
-            .unwrap();
+        let written = place_by(&shards, &key(), user).await;
         events.extend(written.events.iter().map(|event| event.event_id));
     }
     shards.store.mark_published(&events).await.unwrap();

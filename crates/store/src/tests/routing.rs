@@ -7,7 +7,7 @@ use futures::stream::FuturesUnordered;
 use ring::{Generation, Ordinal, Tokens};
 use row_id::UserId;
 
-use super::orders::{new_order, order_of, place, render_order};
+use super::orders::{new_order, order_of, place, place_by, render_order};
 use super::shards::{Shards, eventually, key, new_user, render_user};
 use crate::orders::OrderStatus;
 use crate::store::MemberRole;
@@ -47,11 +47,7 @@ async fn moved() -> Shards {
 async fn writes_and_reads_follow_a_move_that_the_ring_does_not_tell_yet() {
     let shards = moved().await;
     let user = shards.create_user().await;
-    let written = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
+    let written = place_by(&shards, &key(), user).await;
     assert_eq!(
         (written.token.shard, written.token.generation),
         (Ordinal(1), Generation(2))
@@ -123,15 +119,7 @@ async fn a_frozen_range_delays_writes_and_not_the_masters_reads() {
             "UPDATE ringwright.range_owners SET state = 'frozen', target = 1",
         )
         .await;
-    assert!(
-        shards
-            .store
-            .get_order(order, &ReadAt::strong())
-            .await
-            .unwrap()
-            .value
-            .is_some()
-    );
+    assert!(shards.has_order(order).await);
     let thaw = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         shards
@@ -216,26 +204,14 @@ async fn a_commit_whose_answer_is_lost_is_settled_by_its_key() {
         } else {
             shards.proxies[0].cut_answers_of_commits(1);
         }
-        let settled = shards
-            .store
-            .create_order(key(), new_order(user), render_order)
-            .await
-            .unwrap();
+        let settled = place_by(&shards, &key(), user).await;
         assert_eq!(
             settled.repeated, !lost_before_the_server,
             "the first run did it, if it did"
         );
         assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, orders + 1);
         let order = order_of(&settled);
-        assert!(
-            shards
-                .store
-                .get_order(order, &ReadAt::strong())
-                .await
-                .unwrap()
-                .value
-                .is_some()
-        );
+        assert!(shards.has_order(order).await);
     }
     assert_eq!(shards.counted("unknown_commits_total{end=\"settled\"}"), 2);
     assert_eq!(shards.counted("unknown_commits_total{end=\"open\"}"), 0);
@@ -287,38 +263,56 @@ async fn creating_a_user_survives_lost_answers_at_every_step() {
 }
 
 /// A cancelled wait for the standby answers COMMIT with success and a warning. A trigger that warns when the
-/// transaction commits is heard the same way.
+/// transaction commits is heard the same way: this one at the first order's.
+const WARN_ONCE: &str = "CREATE SEQUENCE public.commits;
+    CREATE FUNCTION public.warn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+        IF nextval('public.commits') = 1 THEN
+            RAISE WARNING 'canceling wait for synchronous replication due to user request';
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER warn AFTER INSERT ON shop.orders DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION public.warn()";
+
 #[tokio::test]
 async fn a_commit_answered_with_a_warning_does_not_count() {
     let shards = Shards::start(1).await;
     let user = shards.create_user().await;
-    let warn_once = "CREATE SEQUENCE public.commits;
-        CREATE FUNCTION public.warn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-        BEGIN
-            IF nextval('public.commits') = 1 THEN
-                RAISE WARNING 'canceling wait for synchronous replication due to user request';
-            END IF;
-            RETURN NULL;
-        END $$;
-        CREATE CONSTRAINT TRIGGER warn AFTER INSERT ON shop.orders DEFERRABLE INITIALLY DEFERRED
-            FOR EACH ROW EXECUTE FUNCTION public.warn()";
-    shards.execute(Ordinal(0), warn_once).await;
-    let settled = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
+    shards.execute(Ordinal(0), WARN_ONCE).await;
+    let settled = place_by(&shards, &key(), user).await;
     assert!(
         settled.repeated,
         "the warned commit was not believed, and settled by its key"
     );
-    let quiet = shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
+    let quiet = place_by(&shards, &key(), user).await;
     assert!(!quiet.repeated, "a commit without a warning counts");
     assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, 2);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn a_try_that_fails_after_a_commit_of_unknown_outcome_leaves_it_unknown() {
+    let shards = Shards::start(1).await;
+    let user = shards.create_user().await;
+    shards.execute(Ordinal(0), WARN_ONCE).await;
+    let refuse_the_second = "CREATE SEQUENCE public.tries;
+        CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+            IF nextval('public.tries') = 2 THEN
+                RAISE 'the disk is full';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON ringwright.idempotency_keys
+            FOR EACH ROW EXECUTE FUNCTION public.refuse()";
+    shards.execute(Ordinal(0), refuse_the_second).await;
+    let key = key();
+    let place = || shards.store.create_order(key.clone(), new_order(user), render_order);
+    let unknown = place().await;
+    assert!(matches!(unknown, Err(StoreError::OutcomeUnknown { .. })), "{unknown:?}");
+    assert!(place().await.unwrap().repeated, "the first try had placed the order");
+    assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, 1);
     shards.end().await;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use ring::{Epoch, Ordinal, Range, Ring, Shard, ShardState, Tokens, Weight, plan};
-use row_id::{Position, UserId};
+use row_id::{OrderId, Position, UserId};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio::sync::{Mutex, OnceCell, watch};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::proxy::Proxy;
 use crate::admin::{self, Passwords, Role, ShardIdentity};
 use crate::users::{NewUser, User};
-use crate::{IdempotencyKey, RequestHash, Store, StoreConfig, StoredResponse, Written};
+use crate::{IdempotencyKey, ReadAt, RequestHash, Store, StoreConfig, StoredResponse, Written};
 
 /// Databases are named by the process that made them, so that those of a dead one can be dropped.
 const PREFIX: &str = "ringwright_store_test_";
@@ -252,8 +252,24 @@ impl Shards {
             .unwrap()
     }
 
+    pub(super) async fn create(&self, new: &NewUser) -> UserId {
+        user_of(&self.store.create_user(key(), new.clone(), render_user).await.unwrap())
+    }
+
     pub(super) async fn create_user(&self) -> UserId {
-        user_of(&self.store.create_user(key(), new_user(), render_user).await.unwrap())
+        self.create(&new_user()).await
+    }
+
+    /// A user as its master has it.
+    pub(super) async fn user(&self, id: UserId) -> User {
+        let read = self.store.get_user(id, &ReadAt::strong()).await.unwrap();
+        read.value.unwrap()
+    }
+
+    /// Whether its master has an order.
+    pub(super) async fn has_order(&self, id: OrderId) -> bool {
+        let read = self.store.get_order(id, &ReadAt::strong()).await.unwrap();
+        read.value.is_some()
     }
 
     /// Call at the end: databases of a test that failed stay for a look, until the next run.
@@ -306,6 +322,14 @@ pub(super) fn new_user() -> NewUser {
         mobile_number: format!("+44{number:010}"),
         locale: "en-GB".to_owned(),
         time_zone: "Europe/London".to_owned(),
+    }
+}
+
+/// The same with an email address that somebody may have.
+pub(super) fn new_user_at(email_address: &str) -> NewUser {
+    NewUser {
+        email_address: email_address.to_owned(),
+        ..new_user()
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use row_id::UserId;
 
-use super::shards::{Shards, key, new_user, render_user, user_of};
+use super::shards::{Shards, key, new_user, new_user_at, render_user, user_of};
 use crate::{BasedOn, ReadAt, ReadTokens, RequestHash, StoreError};
 
 #[tokio::test]
@@ -111,11 +111,7 @@ async fn of_many_who_race_for_an_email_address_one_wins_and_the_others_leave_not
 async fn who_loses_the_mobile_number_gives_the_email_address_back() {
     let shards = Shards::start(2).await;
     let first = new_user();
-    shards
-        .store
-        .create_user(key(), first.clone(), render_user)
-        .await
-        .unwrap();
+    shards.create(&first).await;
     let mut second = new_user();
     second.mobile_number = first.mobile_number;
     let (retry, mut free) = (key(), second.clone());
@@ -134,8 +130,8 @@ async fn changed_contacts_are_claimed_anew_and_old_ones_are_free_again() {
     let shards = Shards::start(3).await;
     let store = &shards.store;
     let (ada, bob) = (new_user(), new_user());
-    let ada_id = user_of(&store.create_user(key(), ada.clone(), render_user).await.unwrap());
-    store.create_user(key(), bob.clone(), render_user).await.unwrap();
+    let ada_id = shards.create(&ada).await;
+    shards.create(&bob).await;
 
     let mut wanted = ada.clone();
     wanted.email_address = bob.email_address.clone();
@@ -170,9 +166,7 @@ async fn changed_contacts_are_claimed_anew_and_old_ones_are_free_again() {
         .await;
     assert!(matches!(nobody, Err(StoreError::UserNotFound(_))), "{nobody:?}");
 
-    let mut heir = new_user();
-    heir.email_address = ada.email_address;
-    store.create_user(key(), heir, render_user).await.unwrap();
+    shards.create(&new_user_at(&ada.email_address)).await;
     assert_eq!(
         shards
             .total("SELECT count(*) FROM ringwright.contact_claims WHERE state = 'held'")
@@ -187,7 +181,7 @@ async fn changed_contacts_are_claimed_anew_and_old_ones_are_free_again() {
 async fn updates_at_once_without_a_version_all_happen_one_after_another() {
     let shards = Shards::start(1).await;
     let new = new_user();
-    let id = user_of(&shards.store.create_user(key(), new.clone(), render_user).await.unwrap());
+    let id = shards.create(&new).await;
     let updates = (0..4).map(|round| {
         let mut new = new.clone();
         new.first_name = format!("Ada {round}");
@@ -196,13 +190,7 @@ async fn updates_at_once_without_a_version_all_happen_one_after_another() {
     for outcome in futures::future::join_all(updates).await {
         outcome.unwrap();
     }
-    let user = shards
-        .store
-        .get_user(id, &ReadAt::strong())
-        .await
-        .unwrap()
-        .value
-        .unwrap();
+    let user = shards.user(id).await;
     assert_eq!(user.version, 5);
     shards.end().await;
 }
@@ -215,10 +203,7 @@ async fn an_address_never_belongs_to_two_users() {
     let mut people = Vec::new();
     for _ in 0..4 {
         let own = new_user();
-        people.push((
-            user_of(&shards.store.create_user(key(), own.clone(), render_user).await.unwrap()),
-            own,
-        ));
+        people.push((shards.create(&own).await, own));
     }
     let tasks = people.into_iter().map(|(id, own)| {
         let (shards, contested) = (Arc::clone(&shards), contested.clone());

@@ -7,11 +7,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use hermetic_cluster::tools::Tools;
 
-use crate::manifests;
 use crate::place::Place;
 use crate::stage::{Stage, Tally};
 use crate::test::lints::check;
 use crate::workspace::Workspace;
+use crate::{manifests, platform};
 
 const PLATFORM: &str = "charts/ringwright";
 const CHARTS: [&str; 2] = ["charts/ringwright-crds", PLATFORM];
@@ -84,18 +84,7 @@ pub(crate) fn validate(stage: &Stage, workspace: &Workspace, tools: &Tools, plac
     )
     .context("writing the rendered definitions")?;
     dry_run(stage, place, &crds)?;
-    // By Helm, for the end-to-end tests install this release too, and Helm takes over nothing that is not its own.
-    stage.run(
-        place
-            .helm(&["upgrade", "--install", "ringwright-crds", CHARTS[0]])
-            .current_dir(root),
-    )?;
-    let definitions = ["crd/orderclusters.ringwright.dev", "crd/ordershards.ringwright.dev"];
-    stage.run(
-        place
-            .kubectl(&["wait", "--for=condition=Established", "--timeout=60s"])
-            .args(definitions),
-    )?;
+    platform::install_definitions(stage, workspace, place)?;
     // A dry run makes no namespace for the objects after it.
     let namespace = stage.log_path().with_extension("namespace.yaml");
     let text = format!(

@@ -1,10 +1,14 @@
 //! Against a small server that can do what a real one cannot be told to: end the connection at a chosen step.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
+use futures::FutureExt;
 use row_id::{EmailId, OrderId, UserId};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -31,6 +35,8 @@ type Script = &'static [(&'static str, Act)];
 struct Server {
     url_file: tempfile::NamedTempFile,
     connections: Arc<AtomicU32>,
+    /// The first word of every line that was a command.
+    commands: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -44,13 +50,19 @@ impl Server {
         .unwrap();
         let connections = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&connections);
+        let commands = Arc::new(Mutex::new(vec![]));
+        let heard = Arc::clone(&commands);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, script));
+                tokio::spawn(serve(stream, script, Arc::clone(&heard)));
             }
         });
-        Self { url_file, connections }
+        Self {
+            url_file,
+            connections,
+            commands,
+        }
     }
 
     async fn smtp(&self) -> Smtp {
@@ -78,7 +90,7 @@ async fn act(stream: &mut TcpStream, script: Script, step: &str, agree: &'static
     stream.write_all(format!("{answer}\r\n").as_bytes()).await.ok()
 }
 
-async fn serve(mut stream: TcpStream, script: Script) -> Option<()> {
+async fn serve(mut stream: TcpStream, script: Script, commands: Arc<Mutex<Vec<String>>>) -> Option<()> {
     act(&mut stream, script, "GREETING", "220 test").await?;
     let mut stream = BufReader::new(stream);
     loop {
@@ -87,6 +99,7 @@ async fn serve(mut stream: TcpStream, script: Script) -> Option<()> {
             return None;
         }
         let step = line.split_whitespace().next()?.to_owned();
+        commands.lock().unwrap().push(step.clone());
         let agree = match step.as_str() {
             "EHLO" => "250-test\r\n250 SIZE 1000000",
             "DATA" => "354 go on",
@@ -126,8 +139,13 @@ fn letter() -> Letter {
     Letter::compose(&"shop@shop.example".parse().unwrap(), &to, &text, None).unwrap()
 }
 
+/// Sends a letter whose row can be marked.
+async fn send(smtp: &Smtp) -> Handover {
+    smtp.send(&letter(), ready(Ok(())).boxed()).await.unwrap()
+}
+
 async fn send_to(script: Script) -> Handover {
-    Server::start(script).await.smtp().await.send(&letter()).await
+    send(&Server::start(script).await.smtp().await).await
 }
 
 #[tokio::test]
@@ -156,6 +174,45 @@ async fn a_cut_or_silence_before_the_content_is_tried_again() {
             script[0].0
         );
     }
+}
+
+#[tokio::test]
+async fn the_row_is_marked_when_the_recipient_is_accepted_and_not_before() {
+    for (script, expected) in [
+        (&[("GREETING", Act::Cut)] as Script, false),
+        (&[("EHLO", Act::Answer("554 no"))], false),
+        (&[("MAIL", Act::Cut)], false),
+        (&[("RCPT", Act::Cut)], false),
+        (&[("RCPT", Act::Answer("550 no such user"))], false),
+        (&[("DATA", Act::Cut)], true),
+        (&[], true),
+    ] {
+        let marked = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&marked);
+        let begin = async move {
+            mark.store(true, Ordering::SeqCst);
+            Ok(())
+        };
+        let smtp = Server::start(script).await.smtp().await;
+        smtp.send(&letter(), begin.boxed()).await.unwrap();
+        let step = script.first().map(|(step, _)| *step);
+        assert_eq!(marked.load(Ordering::SeqCst), expected, "cut at {step:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_letter_whose_row_cannot_be_marked_is_not_sent() {
+    let server = Server::start(&[]).await;
+    let lost = StoreError::LeaseLost(EmailId::generate(UserId::generate().position()).uuid());
+    let sent = server.smtp().await.send(&letter(), ready(Err(lost)).boxed()).await;
+    assert!(matches!(sent, Err(StoreError::LeaseLost(_))), "{sent:?}");
+    let heard = || server.commands.lock().unwrap().clone();
+    let began = Instant::now();
+    while !heard().iter().any(|command| command == "QUIT") {
+        assert!(began.elapsed() < Duration::from_secs(10), "no goodbye: {:?}", heard());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(heard(), ["EHLO", "MAIL", "RCPT", "QUIT"]);
 }
 
 #[tokio::test]
@@ -200,11 +257,11 @@ async fn a_connection_serves_several_letters_and_is_replaced_when_it_broke() {
     let server = Server::start(&[]).await;
     let smtp = server.smtp().await;
     for _ in 0..3 {
-        assert!(matches!(smtp.send(&letter()).await, Handover::Taken { .. }));
+        assert!(matches!(send(&smtp).await, Handover::Taken { .. }));
     }
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
     for _ in 0..MOST_LETTERS {
-        assert!(matches!(smtp.send(&letter()).await, Handover::Taken { .. }));
+        assert!(matches!(send(&smtp).await, Handover::Taken { .. }));
     }
     assert_eq!(server.connections.load(Ordering::SeqCst), 2);
 }
@@ -222,7 +279,7 @@ async fn no_server_at_all_is_tried_again() {
     let smtp = Smtp::new(url_file.path().to_owned(), SmtpLimits::default())
         .await
         .unwrap();
-    let Handover::NotTaken(reason) = smtp.send(&letter()).await else {
+    let Handover::NotTaken(reason) = send(&smtp).await else {
         panic!("taken by nobody")
     };
     assert!(reason.detail.contains("connection refused"), "{reason}");
