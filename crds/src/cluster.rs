@@ -42,8 +42,8 @@ use crate::postgres::{DurabilityNow, Postgres};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct OrderClusterSpec {
-    /// How many shards the keys are spread over. It is also the scale subresource: kubectl scale ordercluster/shop
-    /// --replicas=5.
+    /// How many shards the keys are spread over, those that are drained among them. Changed, the keys that must move do
+    /// so online. It is also the scale subresource: kubectl scale ordercluster/shop --replicas=5.
     #[schemars(range(min = 1, max = 1000))]
     pub shards: i32,
     /// What becomes of the data when this resource is deleted. 'Retain' keeps volumes, credentials and the ring, and a
@@ -97,7 +97,9 @@ pub struct Rebalance {
             .message("maxPause is between 10ms and 10s")
     )]
     pub max_pause: String,
-    /// The most rows copied in a second by each pair of shards; 0 is without limit.
+    /// The most rows in a second that each pair of shards hands over, and that a shard deletes after it; 0 is without
+    /// limit. Postgres' own first copy of a pair is not slowed down by it: how many of those run at once is
+    /// maxParallelMoves.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub copy_rows_per_second: i64,
@@ -158,7 +160,8 @@ pub struct ShardOverride {
     #[serde(default = "plain_weight")]
     #[schemars(range(min = 1, max = 100))]
     pub weight: i32,
-    /// Whether the shard is to give up its keys; it is then the first to go when shards are taken away.
+    /// Whether the shard is to give up its keys. It stays, empty, until the number of shards is lowered; then it is the
+    /// first to go.
     #[serde(default)]
     pub drain: bool,
     /// Another database image for this shard, to try one out.
@@ -220,10 +223,14 @@ pub struct OrderClusterStatus {
     pub last_failovers: Vec<ShardFailover>,
 }
 
-/// Progress of a rebalance.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Progress of a rebalance. When it has ended it stays as its summary. The databases of the shards are what counts: this
+/// is what the operator last read there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RebalanceStatus {
+    /// Where it stands.
+    #[serde(default)]
+    pub phase: RebalancePhase,
     /// Ranges that have changed hands.
     #[serde(default)]
     pub ranges_done: i64,
@@ -236,15 +243,78 @@ pub struct RebalanceStatus {
     /// Rows that were to change hands, as estimated at the start.
     #[serde(default)]
     pub rows_total: i64,
-    /// The longest pause of writes so far, in milliseconds.
+    /// Rows handed over in a second, over the time since the first were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_per_second: Option<i64>,
+    /// Seconds it will still take, estimated from that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<i64>,
+    /// The longest pause of writes to a batch of keys so far, in milliseconds.
     #[serde(default)]
     pub longest_pause_milliseconds: i64,
+    /// The median of these pauses, in milliseconds.
+    #[serde(default)]
+    pub median_pause_milliseconds: i64,
+    /// Part of all keys that moves, in percent with two decimals: '20.03'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_percent: Option<String>,
+    /// The least that had to move for the change (K/n), in percent with two decimals: '20.00'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ideal_percent: Option<String>,
+    /// The moves that are under way, each a pair of shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".to_owned()]))]
+    pub moves: Vec<MoveStatus>,
+    /// Why it waits or is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+    /// The last thing that went wrong, and what the operator does about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// The generation of the specification whose rebalance a person aborted: no other is begun until it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aborted_generation: Option<i64>,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     /// When it ended; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+}
+
+/// Where a rebalance stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RebalancePhase {
+    /// Keys have to move, and something has to come first: 'waitingFor' says what.
+    #[default]
+    Waiting,
+    /// Keys are moving.
+    Running,
+    /// 'spec.rebalance.paused' holds it: nothing new is begun.
+    Paused,
+    /// A person asked to abort it: what has not passed its commit point is being undone.
+    Aborting,
+    /// It was aborted. Keys that had changed hands by then stay where they are.
+    Aborted,
+    /// Every key is where the specification wants it.
+    Finished,
+}
+
+/// One move: the ranges that one shard gives to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MoveStatus {
+    /// The move's id, as in the databases and in the names of publication, slot and subscription.
+    pub id: String,
+    /// Ordinal of the shard that gives.
+    pub source: i32,
+    /// Ordinal of the shard that takes.
+    pub target: i32,
+    /// What is being done: 'waiting', 'copying', 'handing over', 'aborting' or 'cleaning'.
+    pub state: String,
+    /// Its ranges that have not changed hands yet.
+    #[serde(default)]
+    pub ranges_left: i64,
 }
 
 /// The last failover of one shard.
