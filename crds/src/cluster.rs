@@ -31,6 +31,7 @@ use crate::postgres::{DurabilityNow, Postgres};
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas", description = "Replicas that follow their master, over all shards"),
     printcolumn(name = "Durability", type_ = "string", json_path = ".status.durability", description = "What a commit waits for now, on the weakest shard"),
     printcolumn(name = "Ring", type_ = "integer", json_path = ".status.ringEpoch", description = "Epoch of the published ring"),
+    printcolumn(name = "Rebalance", type_ = "string", json_path = ".status.rebalance.phase", description = "What the running rebalance does, or how the last one ended", priority = 1),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether everything is as the specification asks"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is ready or not"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -223,14 +224,25 @@ pub struct OrderClusterStatus {
     pub last_failovers: Vec<ShardFailover>,
 }
 
-/// Progress of a rebalance. When it has ended it stays as its summary. The databases of the shards are what counts: this
-/// is what the operator last read there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+/// Progress of a rebalance, or what the last one came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RebalanceStatus {
-    /// Where it stands.
+    /// What it is doing. Finished and Aborted stay until the next one begins.
     #[serde(default)]
     pub phase: RebalancePhase,
+    /// Shards that owned keys when it began.
+    #[serde(default)]
+    pub shards_before: i32,
+    /// Shards that are to own keys when it ends.
+    #[serde(default)]
+    pub shards_after: i32,
+    /// Pairs of shards that are done with each other.
+    #[serde(default)]
+    pub moves_done: i64,
+    /// Pairs of shards that exchange keys.
+    #[serde(default)]
+    pub moves_total: i64,
     /// Ranges that have changed hands.
     #[serde(default)]
     pub ranges_done: i64,
@@ -243,35 +255,29 @@ pub struct RebalanceStatus {
     /// Rows that were to change hands, as estimated at the start.
     #[serde(default)]
     pub rows_total: i64,
-    /// Rows handed over in a second, over the time since the first were.
+    /// Rows copied in a second, over the last minute; over all of it once it has ended.
+    #[serde(default)]
+    pub rows_per_second: i64,
+    /// When it will end if it goes on at this rate; absent while that cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rows_per_second: Option<i64>,
-    /// Seconds it will still take, estimated from that rate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds_left: Option<i64>,
+    pub estimated_end: Option<Time>,
     /// The longest pause of writes to a batch of keys so far, in milliseconds.
     #[serde(default)]
     pub longest_pause_milliseconds: i64,
     /// The median of these pauses, in milliseconds.
     #[serde(default)]
     pub median_pause_milliseconds: i64,
-    /// Part of all keys that moves, in percent with two decimals: '20.03'.
+    /// Of a million keys, how many move by the plan.
+    #[serde(default)]
+    pub keys_moved_per_million: i64,
+    /// Of a million keys, how many must move at least: K/n for one shard that joins or leaves.
+    #[serde(default)]
+    pub keys_ideal_per_million: i64,
+    /// The last thing that went wrong; stays when it has been overcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub moved_percent: Option<String>,
-    /// The least that had to move for the change (K/n), in percent with two decimals: '20.00'.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ideal_percent: Option<String>,
-    /// The moves that are under way, each a pair of shards.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".to_owned()]))]
-    pub moves: Vec<MoveStatus>,
-    /// Why it waits or is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waiting_for: Option<String>,
-    /// The last thing that went wrong, and what the operator does about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-    /// The generation of the specification whose rebalance a person aborted: no other is begun until it changes.
+    pub last_error: Option<RebalanceError>,
+    /// The generation of the specification whose rebalance was aborted by request: no other is begun until the
+    /// specification changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aborted_generation: Option<i64>,
     /// When it began.
@@ -282,39 +288,40 @@ pub struct RebalanceStatus {
     pub finished_at: Option<Time>,
 }
 
-/// Where a rebalance stands.
+/// What a rebalance is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RebalancePhase {
-    /// Keys have to move, and something has to come first: 'waitingFor' says what.
+    /// The moves are planned and written down.
     #[default]
-    Waiting,
-    /// Keys are moving.
-    Running,
-    /// 'spec.rebalance.paused' holds it: nothing new is begun.
+    Planning,
+    /// Rows are copied; nothing has changed hands yet.
+    Copying,
+    /// Batch by batch, ranges change hands; other moves may still copy.
+    HandingOver,
+    /// Every range has its new owner; the rows left behind are deleted.
+    CleaningUp,
+    /// Held by spec.rebalance.paused.
     Paused,
-    /// A person asked to abort it: what has not passed its commit point is being undone.
+    /// What has not changed hands yet is undone, as was asked.
     Aborting,
-    /// It was aborted. Keys that had changed hands by then stay where they are.
-    Aborted,
-    /// Every key is where the specification wants it.
+    /// It cannot go on for now; lastError says why and what is done about it.
+    Blocked,
+    /// It has ended as planned.
     Finished,
+    /// It has ended by being undone.
+    Aborted,
 }
 
-/// One move: the ranges that one shard gives to another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Something that went wrong in a rebalance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct MoveStatus {
-    /// The move's id, as in the databases and in the names of publication, slot and subscription.
-    pub id: String,
-    /// Ordinal of the shard that gives.
-    pub source: i32,
-    /// Ordinal of the shard that takes.
-    pub target: i32,
-    /// What is being done: 'waiting', 'copying', 'handing over', 'aborting' or 'cleaning'.
-    pub state: String,
-    /// Its ranges that have not changed hands yet.
-    #[serde(default)]
-    pub ranges_left: i64,
+pub struct RebalanceError {
+    /// When it was seen last.
+    pub at: Time,
+    /// What happened.
+    pub message: String,
+    /// What the operator does about it.
+    pub action: String,
 }
 
 /// The last failover of one shard.

@@ -16,8 +16,8 @@ mod postgres;
 mod shard;
 
 pub use cluster::{
-    Backup, DeletionPolicy, MoveStatus, OrderCluster, OrderClusterSpec, OrderClusterStatus, Rebalance, RebalancePhase,
-    RebalanceStatus, Rollout, ShardFailover, ShardOverride, Tls,
+    Backup, DeletionPolicy, OrderCluster, OrderClusterSpec, OrderClusterStatus, Rebalance, RebalanceError,
+    RebalancePhase, RebalanceStatus, Rollout, ShardFailover, ShardOverride, Tls,
 };
 pub use manifests::{Manifest, manifests};
 pub use postgres::{
