@@ -52,7 +52,9 @@ pub(crate) enum Step {
 /// Something asked for that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("every shard is drained, so none is left to own the keys: set drain to false for one, or raise spec.shards")]
+    #[error(
+        "every shard is drained, so none is left to own the keys: set drain to false for one, or raise spec.shards"
+    )]
     NobodyOwns,
     #[error(
         "spec.shards is {wanted}, and no ordinals are left for new shards: one is never used twice, and {highest} was used"
@@ -146,7 +148,9 @@ pub(crate) fn plan(cluster: &Cluster, known: Known<'_>) -> Plan {
 /// A weight as the ring knows it; what the schema lets through always is one.
 pub(crate) fn weight(weight: i32) -> Weight {
     let weight = u32::try_from(weight).ok();
-    weight.and_then(|weight| Weight::new(weight).ok()).unwrap_or(Weight::ONE)
+    weight
+        .and_then(|weight| Weight::new(weight).ok())
+        .unwrap_or(Weight::ONE)
 }
 
 /// What a shard's resource shall say in the end.
@@ -164,7 +168,11 @@ fn wanted(cluster: &Cluster, known: Known<'_>, ordinal: u16, leaves: bool) -> Or
         ordinal: ordinal.into(),
         data_id: found.map_or_else(|| known.data_id.to_owned(), |found| found.spec.data_id.clone()),
         weight: standing.map_or(asked, |found| found.spec.weight),
-        state: if leaves { ShardState::Leaving } else { ShardState::Active },
+        state: if leaves {
+            ShardState::Leaving
+        } else {
+            ShardState::Active
+        },
         deletion_policy: cluster.deletion_policy,
         postgres,
     }

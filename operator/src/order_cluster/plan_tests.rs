@@ -71,10 +71,7 @@ fn a_new_cluster_gets_all_its_shards_at_once() {
 #[test]
 fn a_cluster_as_it_should_be_is_left_alone() {
     let (cluster, found, roster) = running(3);
-    let plan = plan(
-        &cluster,
-        known(&found, Some(&roster)),
-    );
+    let plan = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(steps(&plan), [(0, Step::Keep), (1, Step::Keep), (2, Step::Keep)]);
 }
 
@@ -170,10 +167,7 @@ fn a_shard_that_was_left_out_of_the_roster_by_an_accident_is_taken_in_again() {
 fn a_shard_of_the_roster_that_is_gone_is_made_again_not_given_up() {
     let (cluster, mut found, roster) = running(3);
     found.remove(&1);
-    let plan = plan(
-        &cluster,
-        known(&found, Some(&roster)),
-    );
+    let plan = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(steps(&plan), [(0, Step::Keep), (1, Step::Create), (2, Step::Keep)]);
     assert_eq!(plan.refusals, []);
 }
@@ -217,10 +211,7 @@ fn a_change_goes_through_ready_shards_a_few_at_a_time() {
     let (mut cluster, mut found, roster) = running(4);
     cluster.postgres.image = Some("other".to_owned());
     cluster.max_unavailable = 2;
-    let first = plan(
-        &cluster,
-        known(&found, Some(&roster)),
-    );
+    let first = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(first.with_step(Step::Update).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(first.with_step(Step::Hold).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(
@@ -233,10 +224,7 @@ fn a_change_goes_through_ready_shards_a_few_at_a_time() {
         found.get_mut(&ordinal).unwrap().spec = first.shards[&ordinal].spec.clone();
     }
     set_ready(found.get_mut(&0).unwrap(), false);
-    let next = plan(
-        &cluster,
-        known(&found, Some(&roster)),
-    );
+    let next = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(
         steps(&next),
         [(0, Step::Keep), (1, Step::Keep), (2, Step::Update), (3, Step::Hold)]
@@ -248,10 +236,7 @@ fn a_shard_that_is_unready_already_gets_the_change_first_and_counts() {
     let (mut cluster, mut found, roster) = running(3);
     set_ready(found.get_mut(&2).unwrap(), false);
     cluster.postgres.image = Some("mended".to_owned());
-    let plan = plan(
-        &cluster,
-        known(&found, Some(&roster)),
-    );
+    let plan = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(steps(&plan), [(0, Step::Hold), (1, Step::Hold), (2, Step::Update)]);
 }
 
@@ -268,17 +253,11 @@ fn a_shard_that_has_not_seen_its_newest_specification_is_not_ready() {
 fn a_new_deletion_policy_reaches_every_shard_at_once() {
     let (mut cluster, found, roster) = running(3);
     cluster.deletion_policy = crds::DeletionPolicy::Delete;
-    let alone = plan(
-        &cluster,
-        known(&found, Some(&roster)),
-    );
+    let alone = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(alone.with_step(Step::Update).count(), 3);
 
     cluster.postgres.image = Some("other".to_owned());
-    let with_more = plan(
-        &cluster,
-        known(&found, Some(&roster)),
-    );
+    let with_more = plan(&cluster, known(&found, Some(&roster)));
     for shard in with_more.shards.values() {
         assert_eq!(shard.spec.deletion_policy, crds::DeletionPolicy::Delete);
     }

@@ -14,12 +14,14 @@ mod ranges;
 mod roles;
 mod schema;
 mod scram;
+mod size;
 
 pub use identity::{ShardIdentity, ensure_identity, read_identity};
 pub use ranges::{OwnedRange, RangeState, claim_initial_ranges, read_ranges};
 pub use roles::{Passwords, Role, ensure_database, ensure_roles, reset_password};
 pub use schema::{SchemaVersion, migrate, newest_schema_version, schema_version};
 pub use scram::scram_verifier;
+pub use size::{Size, size};
 pub use sqlx::postgres::PgSslMode;
 
 /// How long a connection may take, login included.
