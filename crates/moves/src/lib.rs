@@ -11,6 +11,9 @@
 //!
 //! `docs/moving-keys.md` explains the protocol whose steps these are.
 
+mod leftovers;
+mod next;
+mod pair;
 mod plan;
 mod row;
 mod steps;
@@ -18,6 +21,7 @@ mod summary;
 mod truth;
 mod view;
 
+pub use next::next_steps;
 pub use plan::{PairMove, RebalancePlan, plan};
 pub use ring::PlanError;
 pub use row::{Attempt, MoveId, NotAMoveName, RangeRow, RangeState, Timeline};

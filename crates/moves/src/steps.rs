@@ -236,6 +236,12 @@ pub enum Why {
         /// How many.
         freezes: u32,
     },
+    /// Two operators planned at the same time, from different specifications: a range can go to one shard only.
+    #[error("move {with} takes the same keys to another shard")]
+    Conflict {
+        /// The move that stays.
+        with: MoveId,
+    },
     /// The source does not own the range, nor has it given it away by this move.
     #[error("shard {source_shard} does not own what it is asked for")]
     NotTheOwner {
