@@ -17,6 +17,7 @@ mod scram;
 mod size;
 
 pub use identity::{ShardIdentity, ensure_identity, read_identity};
+pub(crate) use ranges::parse_state;
 pub use ranges::{OwnedRange, RangeState, claim_initial_ranges, read_ranges};
 pub use roles::{Passwords, Role, ensure_database, ensure_roles, reset_password};
 pub use schema::{SchemaVersion, migrate, newest_schema_version, schema_version};

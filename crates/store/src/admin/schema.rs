@@ -3,7 +3,7 @@
 use sqlx::migrate::Migrator;
 use sqlx::{PgConnection, Row};
 
-use super::roles::OWNER;
+use super::roles::{OWNER, ensure_execute};
 use super::{AdminError, failed};
 
 static EMBEDDED: Migrator = sqlx::migrate!("./migrations");
@@ -18,6 +18,9 @@ pub struct SchemaVersion(pub i64);
 /// Each file runs in one transaction, so a failed or interrupted call is simply made again. A database that is newer
 /// than this program is left alone and refused.
 pub async fn migrate(conn: &mut PgConnection) -> Result<SchemaVersion, AdminError> {
+    // The fence lets a range be cleaned only in a session that has a replication origin, and asks for it as the owner. By
+    // default the superuser alone may ask.
+    ensure_execute(conn, OWNER, "pg_catalog.pg_replication_origin_session_is_setup()").await?;
     let operation = || format!("take the role `{OWNER}` for the migrations");
     sqlx::raw_sql("SET ROLE ringwright_owner")
         .execute(&mut *conn)

@@ -11,6 +11,7 @@ pub(crate) mod place;
 mod pool;
 pub(crate) mod query;
 mod read;
+mod unattended;
 pub(crate) mod write;
 
 use std::sync::{Arc, Mutex, PoisonError};

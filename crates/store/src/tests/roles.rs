@@ -46,7 +46,7 @@ async fn no_program_touches_what_guards_the_data() {
             "DELETE FROM shop.users",
             "DELETE FROM shop.orders",
             "CALL ringwright.guard_table('shop.orders', 'order_id')",
-            "SELECT ringwright.refuse_write('00000000-0000-8000-8000-000000000000')",
+            "SELECT ringwright.refuse_write('00000000-0000-8000-8000-000000000000', 'INSERT')",
             "SELECT pg_read_file('/etc/passwd')",
             "SELECT rolpassword FROM pg_authid",
             "SET ROLE ringwright_owner",
