@@ -51,7 +51,7 @@ use self::{
     observe::Observed,
     plan::{Plan, plan},
     publish::{RingState, Settled},
-    rebalance::{Abort, Movers, Orders},
+    rebalance::{Abort, Movers, Orders, Tempo},
     record::Record,
     status::Progress,
     validate::Cluster,
@@ -93,7 +93,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let databases = Arc::new(Databases::new(&context));
     let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel();
     let operator = Arc::new(Operator {
-        movers: Movers::new(Arc::clone(&context), Arc::clone(&databases) as _, ask),
+        movers: Movers::new(Arc::clone(&context), Arc::clone(&databases) as _, ask, Tempo::default()),
         context: Arc::clone(&context),
         books: databases,
         memory: Memory::default(),
@@ -339,7 +339,11 @@ impl Operator {
 #[cfg(test)]
 mod fake_api;
 #[cfg(test)]
+mod fake_databases;
+#[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod rebalance_tests;
 #[cfg(test)]
 mod scenario_tests;
 #[cfg(test)]

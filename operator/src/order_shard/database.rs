@@ -10,11 +10,13 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
 use store::admin::{self, AdminError, AdminTarget, PgSslMode, SchemaVersion, ShardIdentity};
+use store::moves::{MoveError, ShardSession, observe};
 
 use super::build::services::POSTGRES_PORT;
 use super::members::Member;
 use super::passwords::{self, ResetError};
 use super::secrets::Credentials;
+use crate::holdings::takes_part_in_moves;
 
 /// The shop's database.
 const DATABASE: &str = "orders";
@@ -23,6 +25,8 @@ const DATABASE: &str = "orders";
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// A migration of a new database takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Before this one there is nothing that a move could be written down in.
+const FIRST_SCHEMA_WITH_MOVES: SchemaVersion = SchemaVersion(7);
 /// `invalid_password` and `invalid_authorization_specification`.
 const LOGIN_REFUSED: [&str; 2] = ["28P01", "28000"];
 
@@ -33,6 +37,8 @@ pub(crate) enum DatabaseError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     Reset(#[from] ResetError),
+    #[error(transparent)]
+    Moves(#[from] MoveError),
     #[error("the database of {0} did not answer within {PATIENCE:?}")]
     TooSlow(String),
     #[error("the master's pod {0} has no address yet")]
@@ -58,6 +64,8 @@ impl DatabaseError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Prepared {
     pub schema: SchemaVersion,
+    /// There is a newer schema, and keys that move have to arrive first.
+    pub migration_waits: bool,
     /// The passwords had to be set anew.
     pub passwords_reset: bool,
 }
@@ -134,9 +142,10 @@ pub(crate) async fn prepare(
         if !confirmed {
             return Ok(None);
         }
-        let schema = set_up(&mut postgres, master, credentials, identity).await?;
+        let (schema, migration_waits) = set_up(&mut postgres, master, credentials, identity).await?;
         Ok(Some(Prepared {
             schema,
+            migration_waits,
             passwords_reset,
         }))
     };
@@ -166,20 +175,34 @@ async fn set_up(
     master: &Member,
     credentials: &Credentials,
     identity: &ShardIdentity,
-) -> Result<SchemaVersion, DatabaseError> {
+) -> Result<(SchemaVersion, bool), DatabaseError> {
     admin::ensure_database(postgres, DATABASE).await?;
     admin::ensure_roles(postgres, DATABASE, &credentials.roles).await?;
     let mut orders = admin::connect(&target(master, credentials, DATABASE)?).await?;
+    if let Some(found) = admin::schema_version(&mut orders).await?
+        && (FIRST_SCHEMA_WITH_MOVES..admin::newest_schema_version()).contains(&found)
+    {
+        let mut session = ShardSession::open(orders, identity.ordinal, Vec::new(), Vec::new()).await?;
+        if takes_part_in_moves(&observe(&mut session).await?) {
+            return Ok((found, true));
+        }
+        // Moves set their sessions up in their own way.
+        orders = admin::connect(&target(master, credentials, DATABASE)?).await?;
+    }
     let schema = admin::migrate(&mut orders).await?;
     admin::ensure_identity(&mut orders, identity).await?;
-    Ok(schema)
+    Ok((schema, false))
 }
 
-/// Whether the shard's own book says that it owns keys.
-pub(crate) async fn owns_ranges(master: &Member, credentials: &Credentials) -> Result<bool, DatabaseError> {
-    let mut orders = admin::connect(&target(master, credentials, DATABASE)?).await?;
-    let ranges = admin::read_ranges(&mut orders).await?;
-    Ok(ranges.iter().any(admin::OwnedRange::is_here))
+/// What keeps the shard from going, in words, by its own database; `None`: it holds nothing.
+pub(crate) async fn holdings(
+    master: &Member,
+    credentials: &Credentials,
+    ordinal: Ordinal,
+) -> Result<Option<String>, DatabaseError> {
+    let orders = admin::connect(&target(master, credentials, DATABASE)?).await?;
+    let mut session = ShardSession::open(orders, ordinal, Vec::new(), Vec::new()).await?;
+    Ok(crate::holdings::holdings(&mut session).await?)
 }
 
 /// The identity that the shard's volumes must have.

@@ -314,8 +314,16 @@ async fn prepare_database(
     let identity = database::identity(&shard.data_id, shard.ordinal);
     let pods = shards.context.api::<Pod>(&shard.namespace);
     let confirmed = !shard.commit.strict() || view.synchronous_standby().is_some();
+    let _passage = shards.context.schemas.pass(&shard.namespace, &shard.name).await;
     match database::prepare(&pods, master, credentials, &identity, confirmed).await {
         Ok(None) => Ok(Ok(remembered(resource))),
+        Ok(Some(prepared)) if prepared.migration_waits => Ok(Err(Standing::reconciling(
+            Because::MigrationWaiting,
+            format!(
+                "the schema stays at version {} until the keys that move have arrived",
+                prepared.schema.0
+            ),
+        ))),
         Ok(Some(prepared)) => {
             info!(
                 shard = shard.name,

@@ -9,6 +9,7 @@ mod batches;
 mod course;
 mod desk;
 mod hands;
+mod lanes;
 mod look;
 mod mover;
 mod orders;
@@ -29,6 +30,7 @@ use ring::Tokens;
 use tokio::{sync::mpsc::UnboundedSender, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::mover::Pauses;
 use self::{desk::Desk, mover::Mover, teller::Teller};
 pub(crate) use self::{
     hands::{Batch, Done, Fault, HandedOver, Hands, Job, Limits, Survey},
@@ -38,10 +40,25 @@ pub(crate) use self::{
 };
 use crate::context::Context;
 
-/// The least time between two requests for a reconcile that only shows progress.
-const SHOW_PERIOD: Duration = Duration::from_secs(2);
 /// How long a mover may take to finish what it has begun when it is told to stop.
 const LAST_ROUND: Duration = Duration::from_secs(5);
+
+/// How often a mover looks, and has its progress shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tempo {
+    /// The least time between two requests for a reconcile that only shows progress.
+    pub(crate) show: Duration,
+    pub(crate) pauses: Pauses,
+}
+
+impl Default for Tempo {
+    fn default() -> Self {
+        Self {
+            show: Duration::from_secs(2),
+            pauses: Pauses::default(),
+        }
+    }
+}
 
 /// The movers of all clusters, by uid.
 pub(crate) struct Movers {
@@ -49,7 +66,7 @@ pub(crate) struct Movers {
     hands: Arc<dyn Hands>,
     /// Asks for a reconcile.
     ask: UnboundedSender<ObjectRef<OrderCluster>>,
-    show_period: Duration,
+    tempo: Tempo,
     all: Mutex<HashMap<String, Running>>,
 }
 
@@ -69,20 +86,15 @@ impl Movers {
         context: Arc<Context>,
         hands: Arc<dyn Hands>,
         ask: UnboundedSender<ObjectRef<OrderCluster>>,
+        tempo: Tempo,
     ) -> Self {
         Self {
             context,
             hands,
             ask,
-            show_period: SHOW_PERIOD,
+            tempo,
             all: Mutex::default(),
         }
-    }
-
-    /// One that shows its progress so often.
-    #[cfg(test)]
-    pub(crate) fn showing_every(self, show_period: Duration) -> Self {
-        Self { show_period, ..self }
     }
 
     /// Gives a cluster's mover its orders; starts one if there is none and `needed`, or if what is asked has changed.
@@ -105,12 +117,12 @@ impl Movers {
                 orders.reference.clone(),
             );
             let cluster = ObjectRef::new(&orders.cluster).within(&orders.namespace);
-            let mover = Mover::new(Arc::clone(&self.hands), teller, account);
+            let mover = Mover::new(Arc::clone(&self.hands), teller, self.tempo.pauses, account);
             let desk = Arc::new(Desk::new(orders));
             let asking = Asking {
                 ask: self.ask.clone(),
                 cluster,
-                period: self.show_period,
+                period: self.tempo.show,
                 asked: None,
             };
             let task = tokio::spawn(work(mover, Arc::clone(&desk), asking));
@@ -136,6 +148,16 @@ impl Movers {
     pub(crate) fn is_moving(&self, uid: &str) -> bool {
         self.report(uid)
             .is_some_and(|report| report.standing == Standing::Moving)
+    }
+
+    /// Whether the cluster's mover has nothing to do, or waits for something that does not come by itself.
+    #[cfg(test)]
+    pub(crate) fn is_resting(&self, uid: &str) -> bool {
+        self.with(|all| {
+            let Some(running) = all.get(uid) else { return true };
+            let waits = matches!(running.desk.report().standing, Standing::Waiting { .. });
+            waits || running.task.is_finished()
+        })
     }
 
     /// Ends a cluster's mover where it stands: the cluster goes.

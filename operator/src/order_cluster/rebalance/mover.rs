@@ -18,7 +18,8 @@ use tracing::{info, warn};
 
 use super::{
     course::{Course, Estimate, Pending},
-    hands::{Done, Fault, HandedOver, Hands, Job, Survey},
+    hands::{Done, HandedOver, Hands, Job, Survey},
+    lanes::Lanes,
     look::{Look, leavers},
     orders::{Abort, Orders},
     preflight::{self, Refusal},
@@ -26,22 +27,38 @@ use super::{
     teller::Teller,
 };
 
-/// How many shards are asked, and lanes worked, at the same time.
+/// How many shards are asked at the same time.
 const AT_ONCE: usize = 32;
 /// For how long a lane works before everything is looked at again.
 const BUDGET: Duration = Duration::from_secs(2);
-/// The pause between rounds: while work goes on, while Postgres copies, and while something stands in the way.
-const PAUSES: [Duration; 3] = [
-    Duration::from_millis(20),
-    Duration::from_millis(500),
-    Duration::from_secs(3),
-];
+/// The pauses between rounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pauses {
+    /// While work goes on.
+    pub(crate) working: Duration,
+    /// While Postgres copies, or a step has to wait a moment.
+    pub(crate) awaiting: Duration,
+    /// While something stands in the way.
+    pub(crate) blocked: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            working: Duration::from_millis(20),
+            awaiting: Duration::from_millis(500),
+            blocked: Duration::from_secs(3),
+        }
+    }
+}
 
 /// One cluster's mover.
 pub(crate) struct Mover {
     hands: Arc<dyn Hands>,
     teller: Teller,
     course: Course,
+    lanes: Lanes,
+    pauses: Pauses,
     /// Moves whose undoing was told.
     told: BTreeSet<MoveId>,
 }
@@ -58,11 +75,13 @@ pub(crate) struct Round {
 
 impl Mover {
     /// `account` is what the resource's status tells of an earlier rebalance.
-    pub(crate) fn new(hands: Arc<dyn Hands>, teller: Teller, account: Option<RebalanceStatus>) -> Self {
+    pub(crate) fn new(hands: Arc<dyn Hands>, teller: Teller, pauses: Pauses, account: Option<RebalanceStatus>) -> Self {
         Self {
             hands,
             teller,
             course: Course::resume(account),
+            lanes: Lanes::default(),
+            pauses,
             told: BTreeSet::new(),
         }
     }
@@ -126,7 +145,7 @@ impl Mover {
     /// Nothing is to be done: the ring is as wished, or the rebalance is held.
     async fn at_rest(&mut self, orders: &Orders, look: &Look) -> Round {
         let mut report = self.report(look);
-        let (mut ended, mut wait) = (true, PAUSES[1]);
+        let (mut ended, mut wait) = (true, self.pauses.awaiting);
         if look.is_balanced() {
             if self.course.is_open() {
                 self.course.close(RebalancePhase::Finished);
@@ -145,7 +164,7 @@ impl Mover {
                 }
             }
             ended = report.empty == orders.leaving;
-            wait = PAUSES[2];
+            wait = self.pauses.blocked;
         } else if orders.abort != Abort::No {
             self.course.close(RebalancePhase::Aborted);
             self.course.abort_of(orders.generation);
@@ -225,15 +244,12 @@ impl Mover {
         answers.into_iter().collect()
     }
 
-    /// Works all lanes, and takes in what came of it. Whether anything went forward.
+    /// Works the lanes, and takes in what came of it. Whether anything went forward.
     async fn work(&mut self, look: &Look, lanes: Vec<Vec<Job>>) -> bool {
-        let hands = &self.hands;
-        let lanes = lanes.into_iter().map(|lane| work_lane(Arc::clone(hands), lane));
-        let lanes: Vec<_> = lanes.collect();
-        let outcomes: Vec<Vec<(Job, Result<Done, Fault>)>> =
-            stream::iter(lanes).buffer_unordered(AT_ONCE).collect().await;
+        self.lanes.begin(&self.hands, lanes);
+        let outcomes = self.lanes.gather(BUDGET).await;
         let mut progressed = false;
-        for (job, outcome) in outcomes.into_iter().flatten() {
+        for (job, outcome) in outcomes {
             match outcome {
                 Ok(done) => {
                     progressed |= !matches!(done, Done::NotYet(_));
@@ -329,15 +345,10 @@ impl Mover {
         if standing == Standing::Moving {
             self.course.set_phase(phase);
         }
-        let copying = look
-            .steps
-            .steps
-            .iter()
-            .any(|step| matches!(step, Step::AwaitCopy { .. }));
-        let wait = match (progressed, copying) {
-            (true, _) => PAUSES[0],
-            (false, true) => PAUSES[1],
-            (false, false) => PAUSES[if standing == Standing::Moving { 1 } else { 2 }],
+        let wait = match (progressed, &standing) {
+            (true, _) => self.pauses.working,
+            (false, Standing::Waiting { .. }) => self.pauses.blocked,
+            (false, _) => self.pauses.awaiting,
         };
         let mut report = self.report(look);
         report.standing = standing;
@@ -364,24 +375,4 @@ impl Mover {
             ..Report::default()
         }
     }
-}
-
-/// Does the jobs of one lane, one after the other, until the time is up.
-async fn work_lane(hands: Arc<dyn Hands>, lane: Vec<Job>) -> Vec<(Job, Result<Done, Fault>)> {
-    let started = Instant::now();
-    let mut outcomes = Vec::with_capacity(lane.len());
-    for mut job in lane {
-        let left = job.limits.budget.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            break;
-        }
-        job.limits.budget = left;
-        let outcome = hands.carry_out(&job).await;
-        let failed = outcome.is_err();
-        outcomes.push((job, outcome));
-        if failed {
-            break;
-        }
-    }
-    outcomes
 }
