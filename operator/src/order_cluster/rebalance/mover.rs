@@ -326,20 +326,24 @@ impl Mover {
     /// The report of a round in which something was to be done.
     fn under_way(&mut self, orders: &Orders, look: &Look, refusal: Option<Refusal>, progressed: bool) -> Round {
         let phase = look.phase(orders);
-        let standing = match &refusal {
+        let obstacle = || look.obstacle().filter(|_| !look.is_balanced() || look.in_flight());
+        let standing = match refusal {
             Some(refusal) => {
-                self.course.blocked(&refusal.to_string(), refusal.action());
-                Standing::Waiting {
-                    why: refusal.to_string(),
-                    person: refusal.needs_a_person(),
+                let (why, person) = (refusal.to_string(), refusal.needs_a_person());
+                // What passes by itself before anything has begun, as in every scale-out, is no part of the account.
+                if person || self.course.is_open() {
+                    self.course.blocked(&why, refusal.action());
                 }
+                Standing::Waiting { why, person }
             }
-            None => match look.obstacle().filter(|_| !progressed) {
-                Some(why) if !look.is_balanced() || look.in_flight() => {
-                    self.course.blocked(&why, "it goes on by itself when that has passed");
+            None => match obstacle().filter(|_| !progressed) {
+                Some(why) => {
+                    if self.course.is_open() {
+                        self.course.blocked(&why, "it goes on by itself when that has passed");
+                    }
                     Standing::Waiting { why, person: false }
                 }
-                _ => Standing::Moving,
+                None => Standing::Moving,
             },
         };
         if standing == Standing::Moving {
