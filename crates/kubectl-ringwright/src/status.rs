@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::pin::pin;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use crds::{OrderCluster, RebalancePhase, RebalanceStatus, labels};
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher;
 
@@ -35,9 +35,15 @@ pub(crate) async fn follow(
 ) -> Result<()> {
     let mut changes = pin!(changes);
     let mut before = None;
-    while let Some(cluster) = changes.try_next().await.context("watch the OrderCluster")? {
-        let Some(cluster) = cluster else {
-            bail!("OrderCluster {}/{} was deleted", place.namespace, place.name);
+    while let Some(change) = changes.next().await {
+        let cluster = match change {
+            Ok(Some(cluster)) => cluster,
+            Ok(None) => bail!("OrderCluster {}/{} was deleted", place.namespace, place.name),
+            Err(error) => {
+                // The watch is begun again by itself, later each time.
+                eprintln!("the watch was interrupted, trying again: {error}");
+                continue;
+            }
         };
         let now = rebalance(&cluster);
         match &now {
