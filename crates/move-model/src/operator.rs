@@ -275,23 +275,35 @@ impl Turn<'_> {
     }
 
     fn begin(&self, next: Next<'_>) {
-        let (me, source) = (self.me, usize::from(self.me.shard));
+        let (me, source, rules) = (self.me, usize::from(self.me.shard), &self.model.rules);
+        let confirms = rules.confirm_what_was_read;
+        if confirms && !self.in_session(source) {
+            return self.go(next, "has lost the session in which it read", self.to(At::Look), |_| {});
+        }
         let book = &self.state.nodes[1 - source].master;
         let empty = matches!(book.hold, Hold::Never | Hold::Cleaned) && book.rows == 0;
-        let may = self.state.moves < self.model.bounds.moves && (empty || !self.model.rules.import_into_empty);
+        let may = self.state.moves < self.model.bounds.moves && (empty || !rules.import_into_empty);
         if !may {
             return self.go(next, "may not begin", self.to(At::Look), |_| {});
         }
-        self.go(next, "1: the target imports", self.to(At::Look), |after| {
-            let move_id = after.begin(source);
-            let book = &mut after.nodes[1 - source].master;
-            book.hold = Hold::Importing;
-            book.move_id = move_id;
-            book.generation = me.seen;
-            book.attempt = me.attempt;
-            book.verified = 0;
-            (book.copied, book.marker, book.applied) = (false, 0, 0);
-        });
+        self.go(
+            next,
+            "1: confirms the source, and the target imports",
+            self.to(At::Look),
+            |after| {
+                if confirms {
+                    after.nodes[source].flush();
+                }
+                let move_id = after.begin(source);
+                let book = &mut after.nodes[1 - source].master;
+                book.hold = Hold::Importing;
+                book.move_id = move_id;
+                book.generation = me.seen;
+                book.attempt = me.attempt;
+                book.verified = 0;
+                (book.copied, book.marker, book.applied) = (false, 0, 0);
+            },
+        );
     }
 
     fn copy(&self, next: Next<'_>) {
