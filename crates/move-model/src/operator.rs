@@ -35,6 +35,8 @@ pub(crate) enum At {
     CommitDurable,
     /// It has read `moved` that it did not write: a commit in the same session.
     Confirm,
+    /// The same, of `frozen`: it goes on with the batch that is under way.
+    ConfirmFreeze,
     /// Step 9.
     Activate,
     /// Abort: thaw at the source,
@@ -110,6 +112,7 @@ impl Turn<'_> {
                 self.durable(source, self.model.rules.durable_commit, At::Activate, At::Look, next);
             }
             At::Confirm => self.confirm(next),
+            At::ConfirmFreeze => self.confirm_freeze(next),
             At::Activate => self.activate(next),
             At::AbortAtSource => self.abort_at_source(next),
             At::AbortDurable => {
@@ -229,6 +232,13 @@ impl Turn<'_> {
         if !void && has_stream && !exhausted {
             self.go(next, "wants to hand over", self.decided(At::Freeze, move_id), |_| {});
         }
+        if !void && has_stream && given.hold == Hold::Frozen && given.move_id == move_id {
+            let me = Operator {
+                attempt: given.attempt,
+                ..self.decided(At::ConfirmFreeze, move_id)
+            };
+            self.go(next, "finds a batch under way", me, |_| {});
+        }
         if void || exhausted || self.model.bounds.aborts {
             let seen = taken.verified;
             let me = Operator {
@@ -265,23 +275,35 @@ impl Turn<'_> {
     }
 
     fn begin(&self, next: Next<'_>) {
-        let (me, source) = (self.me, usize::from(self.me.shard));
+        let (me, source, rules) = (self.me, usize::from(self.me.shard), &self.model.rules);
+        let confirms = rules.confirm_what_was_read;
+        if confirms && !self.in_session(source) {
+            return self.go(next, "has lost the session in which it read", self.to(At::Look), |_| {});
+        }
         let book = &self.state.nodes[1 - source].master;
         let empty = matches!(book.hold, Hold::Never | Hold::Cleaned) && book.rows == 0;
-        let may = self.state.moves < self.model.bounds.moves && (empty || !self.model.rules.import_into_empty);
+        let may = self.state.moves < self.model.bounds.moves && (empty || !rules.import_into_empty);
         if !may {
             return self.go(next, "may not begin", self.to(At::Look), |_| {});
         }
-        self.go(next, "1: the target imports", self.to(At::Look), |after| {
-            let move_id = after.begin(source);
-            let book = &mut after.nodes[1 - source].master;
-            book.hold = Hold::Importing;
-            book.move_id = move_id;
-            book.generation = me.seen;
-            book.attempt = me.attempt;
-            book.verified = 0;
-            (book.copied, book.marker, book.applied) = (false, 0, 0);
-        });
+        self.go(
+            next,
+            "1: confirms the source, and the target imports",
+            self.to(At::Look),
+            |after| {
+                if confirms {
+                    after.nodes[source].flush();
+                }
+                let move_id = after.begin(source);
+                let book = &mut after.nodes[1 - source].master;
+                book.hold = Hold::Importing;
+                book.move_id = move_id;
+                book.generation = me.seen;
+                book.attempt = me.attempt;
+                book.verified = 0;
+                (book.copied, book.marker, book.applied) = (false, 0, 0);
+            },
+        );
     }
 
     fn copy(&self, next: Next<'_>) {
@@ -401,19 +423,20 @@ impl Turn<'_> {
         let (rules, me) = (&self.model.rules, &self.me);
         let book = &self.state.nodes[source].master;
         let attempt_fits = book.attempt == me.attempt || !rules.commit_wants_attempt;
-        let frozen = book.hold == Hold::Frozen || (book.hold == Hold::Owned && !rules.commit_wants_frozen);
-        let done = book.hold == Hold::Moved && book.attempt == me.attempt;
+        let frozen = book.hold == Hold::Frozen && book.move_id == me.move_id;
+        // A range that is thawed forgets its move: without the rule, that is not asked for either.
+        let frozen = frozen || (book.hold == Hold::Owned && !rules.commit_wants_frozen);
+        let done = book.is_given(me.move_id) && book.attempt == me.attempt;
         if !self.in_session(source) {
             self.go(next, "has lost its session with the source", self.to(At::Look), |_| {});
-        } else if book.move_id == me.move_id && (done || (frozen && attempt_fits)) {
-            self.go(
-                next,
-                "8: the source gives the range away",
-                self.to(At::CommitDurable),
-                |after| {
-                    after.nodes[source].master.hold = Hold::Moved;
-                },
-            );
+        } else if done || (frozen && attempt_fits) {
+            let (me, move_id) = (self.to(At::CommitDurable), me.move_id);
+            self.go(next, "8: the source gives the range away", me, |after| {
+                let book = &mut after.nodes[source].master;
+                if !done {
+                    (book.hold, book.move_id) = (Hold::Moved, move_id);
+                }
+            });
         } else {
             self.go(next, "may not commit", self.to(At::Look), |_| {});
         }
@@ -433,6 +456,24 @@ impl Turn<'_> {
                 after.nodes[source].flush();
             }
         });
+    }
+
+    fn confirm_freeze(&self, next: Next<'_>) {
+        let (source, _) = self.ends();
+        let rule = self.model.rules.confirm_what_was_read;
+        if rule && !self.in_session(source) {
+            return self.go(next, "has lost the session in which it read", self.to(At::Look), |_| {});
+        }
+        self.go(
+            next,
+            "commits in the session in which it read",
+            self.to(At::Drain),
+            |after| {
+                if rule {
+                    after.nodes[source].flush();
+                }
+            },
+        );
     }
 
     fn activate(&self, next: Next<'_>) {

@@ -47,6 +47,9 @@ impl Steps {
 pub enum Step {
     /// Write a move down at its target, under an id that is made for it: `begin_import`. No copy begins while one of a
     /// plan's moves has not been written down.
+    ///
+    /// First `confirm` at the source, in the session in which its book was read: it may be `owned` there by an activation
+    /// that a failover can still take back, and the target, cleaned, would be what proves it.
     Begin {
         /// Where the keys are.
         source: Ordinal,

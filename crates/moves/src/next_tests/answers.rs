@@ -7,7 +7,7 @@ use ring::{Generation, Ordinal, POSITIONS, Range, Tokens, Weight};
 use uuid::Uuid;
 
 use super::databases::Databases;
-use super::operator::{Life, execute};
+use super::operator::{Life, carry_out, execute};
 use crate::{
     Attempt, Blocked, CopyRow, CopyState, MAX_EXPIRED_FREEZES, MoveId, RangeRow, RangeState, ShardView, SlotRow, Step,
     SubscriptionRow, TableCopy, Timeline, WalStatus, Why, Wish, next_steps,
@@ -44,7 +44,7 @@ fn steps(databases: &Databases, wish: &Wish) -> Vec<Step> {
 /// Does everything that is to do, once.
 fn work(databases: &mut Databases, wish: &Wish) {
     for step in steps(databases, wish) {
-        execute(databases, &step, 0, &mut Life::LONG.clone());
+        carry_out(databases, &step);
     }
 }
 
@@ -65,7 +65,7 @@ fn cut() -> (Databases, MoveId) {
     let (mut databases, move_id) = copied();
     for step in steps(&databases, &wish([0, 1])) {
         if matches!(step, Step::Split { .. }) {
-            execute(&mut databases, &step, 0, &mut Life::LONG.clone());
+            carry_out(&mut databases, &step);
         }
     }
     (databases, move_id)
@@ -107,7 +107,7 @@ fn all_moves_are_written_down_before_one_is_copied() {
             begin[written..],
             "what has been written down is left out, the rest is as planned"
         );
-        execute(&mut databases, &begin[written], 0, &mut Life::LONG.clone());
+        carry_out(&mut databases, &begin[written]);
     }
     let copies = steps(&databases, &wish);
     let pairs: Vec<_> = copies
@@ -136,12 +136,8 @@ fn a_copy_is_set_up_again_where_it_was_left() {
         );
         execute(&mut databases, &copy[0], 0, &mut Life(commits));
     }
-    execute(
-        &mut databases,
-        &steps(&databases, &wish)[0].clone(),
-        0,
-        &mut Life::LONG.clone(),
-    );
+    let copy = steps(&databases, &wish);
+    carry_out(&mut databases, &copy[0]);
     assert!(matches!(steps(&databases, &wish)[..], [Step::AwaitCopy { .. }]));
 }
 

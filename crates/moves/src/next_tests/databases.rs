@@ -359,7 +359,7 @@ impl Databases {
 
     /// By what the source says, as routers do it too.
     pub(crate) fn activate(&mut self, source: Ordinal, target: Ordinal, move_id: MoveId, range: Range) {
-        let Some(given) = self.find(source, range).map(|row| row.clone()) else {
+        let Some(given) = self.find(source, range).cloned() else {
             return;
         };
         if given.move_id != Some(move_id) || !matches!(given.state, RangeState::Moved | RangeState::Cleaned) {

@@ -19,6 +19,12 @@ impl Life {
     }
 }
 
+/// Does a step, all of it and in one batch.
+pub(crate) fn carry_out(databases: &mut Databases, step: &Step) {
+    let mut life = Life::LONG;
+    execute(databases, step, 0, &mut life);
+}
+
 /// Does a step, as far as its life reaches. `cut` says where a range is cut for a batch: at so many of 256 parts of it,
 /// 0 being no cut.
 pub(crate) fn execute(databases: &mut Databases, step: &Step, cut: u8, life: &mut Life) -> Option<()> {
