@@ -184,6 +184,10 @@ impl Shards {
         self.proxies[usize::from(shard)].address.to_string()
     }
 
+    pub(super) fn database(&self, shard: u16) -> &str {
+        &self.databases[usize::from(shard)]
+    }
+
     pub(super) async fn superuser(&self, shard: Ordinal) -> PgConnection {
         superuser(&self.databases[usize::from(shard.0)]).await
     }
@@ -199,10 +203,15 @@ impl Shards {
     }
 
     /// Adds a member to the only shard.
-    pub(super) fn add_replica(&mut self, replica: &Proxy) {
+    pub(super) fn add_replica(&self, replica: &Proxy) {
+        self.add_member(0, replica.address.to_string());
+    }
+
+    /// Adds a member to a shard, as far as the ring says.
+    pub(super) fn add_member(&self, shard: usize, host: String) {
         let ring = Arc::clone(&self.ring.borrow());
         let mut shards = ring.shards().to_vec();
-        shards[0].hosts.push(replica.address.to_string());
+        shards[shard].hosts.push(host);
         let next = Ring::new(Epoch(ring.epoch().get() + 1), shards, ring.tokens().clone()).unwrap();
         self.ring.send_replace(Arc::new(next));
     }
