@@ -2,10 +2,6 @@
 
 /// A rule of safety that is Rust and not SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "named where they hold, switched off by tests only")
-)]
 pub(crate) enum Rule {
     /// A step counts only when every member that may be promoted has it.
     Durability,

@@ -98,12 +98,12 @@ async fn drop_databases_of_the_dead(conn: &mut PgConnection) {
         .fetch_all(&mut *conn)
         .await
         .unwrap();
-    for name in names {
+    let of_the_dead = |name: &String| {
         let pid = name[PREFIX.len()..].split('_').next().unwrap();
-        if !std::path::Path::new("/proc").join(pid).exists() {
-            run(conn, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-        }
-    }
+        !std::path::Path::new("/proc").join(pid).exists()
+    };
+    let names: Vec<String> = names.into_iter().filter(of_the_dead).collect();
+    drop_databases(&names).await;
 }
 
 /// A migrated database of its own.
@@ -118,11 +118,47 @@ pub(super) async fn database() -> String {
 }
 
 pub(super) async fn drop_database(name: &str) {
-    run(
-        &mut superuser("postgres").await,
-        format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
-    )
-    .await;
+    drop_databases(&[name.to_owned()]).await;
+}
+
+/// Subscriptions first, then slots: a database that has one cannot be dropped.
+async fn drop_databases(names: &[String]) {
+    for name in names {
+        let mut conn = superuser(name).await;
+        let subscriptions: Vec<String> = sqlx::query_scalar(
+            "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+             WHERE d.datname = current_database()",
+        )
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+        for subscription in subscriptions {
+            run(&mut conn, format!("ALTER SUBSCRIPTION {subscription} DISABLE")).await;
+            run(
+                &mut conn,
+                format!("ALTER SUBSCRIPTION {subscription} SET (slot_name = NONE)"),
+            )
+            .await;
+            run(&mut conn, format!("DROP SUBSCRIPTION {subscription}")).await;
+        }
+    }
+    for name in names {
+        let mut conn = superuser(name).await;
+        let slots = "SELECT CASE WHEN active THEN pg_terminate_backend(active_pid)::text
+                                 ELSE pg_drop_replication_slot(slot_name)::text END
+                     FROM pg_replication_slots WHERE database = current_database()";
+        // In use for a moment by a worker that is ending: again.
+        while !sqlx::query(slots)
+            .fetch_all(&mut conn)
+            .await
+            .is_ok_and(|slots| slots.is_empty())
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        conn.close().await.unwrap();
+        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        run(&mut superuser("postgres").await, drop).await;
+    }
 }
 
 impl Shards {
@@ -248,9 +284,7 @@ impl Shards {
         self.store.close().await;
         drop(self.proxies);
         drop(self.credentials);
-        for name in self.databases {
-            drop_database(&name).await;
-        }
+        drop_databases(&self.databases).await;
     }
 }
 
