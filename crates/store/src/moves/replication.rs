@@ -159,7 +159,7 @@ pub async fn ensure_subscription(
     );
     target.execute(&operation, HUSH).await?;
     let made = target.execute_built(&operation, sql).await;
-    if made.as_ref().err().is_none_or(MoveError::keeps_session) || matches!(made, Err(MoveError::Database { .. })) {
+    if made.as_ref().err().is_none_or(MoveError::was_answered) {
         target.execute(&operation, SPEAK).await?;
     }
     made
