@@ -178,7 +178,7 @@ impl Publisher {
         let (hosts, ports): (Vec<&str>, Vec<&str>) = self
             .hosts
             .iter()
-            .map(|host| host.rsplit_once(':').unwrap_or((host, "5432")))
+            .map(|host| host.rsplit_once(':').unwrap_or((host.as_str(), "5432")))
             .unzip();
         let mut pairs = vec![
             ("host", hosts.join(",")),

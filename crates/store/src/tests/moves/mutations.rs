@@ -376,7 +376,8 @@ async fn an_old_plan_is_begun(mutation: Option<Mutation>) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_over_a_range_that_is_not_empty_takes_it_from_its_owner() {
     let kept = an_old_plan_is_begun(None).await;
-    let taken = an_old_plan_is_begun(Some(("begin_import", &[OVER_ANYTHING, OVER_ROWS]))).await;
+    let over_anything: Mutation = ("begin_import", &[OVER_ANYTHING, OVER_ROWS]);
+    let taken = an_old_plan_is_begun(Some(over_anything)).await;
     assert_rule("import only where nothing is", kept, taken);
 }
 
