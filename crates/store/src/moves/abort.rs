@@ -42,14 +42,14 @@ pub async fn abort_range(
 }
 
 async fn undo(source: &mut ShardSession, target: &mut ShardSession, batch: &Batch) -> Result<Aborted, MoveError> {
-    let importing = row_around(target, batch.range)
-        .await?
-        .filter(|row| row.range == batch.range);
-    let verified = match &importing {
-        Some(row) if row.state == RangeState::Importing && row.move_id == Some(batch.move_id) => row.verified_attempt,
-        // Undone before: leave_import confirms it.
-        Some(row) if row.move_id == Some(batch.move_id) && !row.state.is_here() => None,
+    let row = row_around(target, batch.range).await?;
+    let verified = match &row {
         Some(row) if row.state.is_here() => return Ok(Aborted::RolledForward),
+        Some(row) if row.range == batch.range && row.move_id == Some(batch.move_id) => match row.state {
+            RangeState::Importing => row.verified_attempt,
+            // Undone before: leave_import confirms it.
+            _ => None,
+        },
         _ => {
             return Err(MoveError::Refused {
                 shard: target.shard,

@@ -40,7 +40,7 @@ pub async fn clean_rows(session: &mut ShardSession, batch: &Batch, max_rows: u32
     let cleaned = session
         .step(&operation, batch.bind(CLEAN_ROWS).bind(i64::from(max_rows)))
         .await;
-    if cleaned.as_ref().err().is_none_or(MoveError::keeps_session) {
+    if cleaned.as_ref().err().is_none_or(MoveError::was_answered) {
         session.fetch(&operation, query(LEAVE_ORIGIN)).await?;
     }
     let deleted: i64 = session.get(&operation, &cleaned?, 0)?;

@@ -120,14 +120,11 @@ async fn known(
         Err(MoveError::Database {
             source: sqlx::Error::RowNotFound,
             ..
-        }) => {
-            target.execute(operation, "ROLLBACK").await?;
-            Err(MoveError::Refused {
-                shard: target.shard,
-                operation: operation.to_owned(),
-                why: "it knows no such move, or is undoing it".to_owned(),
-            })
-        }
+        }) => Err(MoveError::Refused {
+            shard: target.shard,
+            operation: operation.to_owned(),
+            why: "it knows no such move, or is undoing it".to_owned(),
+        }),
         other => other.map(drop),
     }
 }

@@ -120,6 +120,16 @@ impl MoveError {
         )
     }
 
+    /// Whether the server answered, so that the session can be put in order.
+    pub(super) fn was_answered(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => {
+                source.as_database_error().is_some() || matches!(source, sqlx::Error::RowNotFound)
+            }
+            other => other.keeps_session(),
+        }
+    }
+
     /// With all causes, in one line.
     pub fn in_full(&self) -> String {
         match self.source() {

@@ -116,7 +116,7 @@ async fn look(
 }
 
 /// Waits until the target has applied everything the source has now.
-pub(super) async fn catch_up(
+pub(crate) async fn catch_up(
     source: &mut ShardSession,
     target: &ShardSession,
     move_id: MoveId,

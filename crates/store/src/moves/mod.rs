@@ -48,3 +48,5 @@ pub use verify::{PreVerified, Verified, await_marker, pre_verify, verify};
 
 #[cfg(test)]
 pub(crate) use checkpoint::{Rule, at_checkpoint, without};
+#[cfg(test)]
+pub(crate) use gate::catch_up;

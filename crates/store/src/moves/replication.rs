@@ -16,7 +16,7 @@ use super::{MoveId, Timeline};
 const PUBLICATION_EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)";
 const MOVED_TABLES: &str = "SELECT relation, id_column FROM ringwright.moved_tables()";
 const SLOT: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()";
-/// Not a failover slot: see docs/adr/0011-slots-end-with-their-master.md.
+/// Not a failover slot: see docs/adr/0007-the-slot-of-a-move-is-no-failover-slot.md.
 const MAKE_SLOT: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, false, false)::text";
 const DROP_SLOT: &str = "SELECT pg_drop_replication_slot($1)";
 const END_BACKEND: &str = "SELECT pg_terminate_backend($1)";
@@ -159,7 +159,7 @@ pub async fn ensure_subscription(
     );
     target.execute(&operation, HUSH).await?;
     let made = target.execute_built(&operation, sql).await;
-    if made.as_ref().err().is_none_or(MoveError::keeps_session) || matches!(made, Err(MoveError::Database { .. })) {
+    if made.as_ref().err().is_none_or(MoveError::was_answered) {
         target.execute(&operation, SPEAK).await?;
     }
     made
@@ -178,7 +178,7 @@ impl Publisher {
         let (hosts, ports): (Vec<&str>, Vec<&str>) = self
             .hosts
             .iter()
-            .map(|host| host.rsplit_once(':').unwrap_or((host, "5432")))
+            .map(|host| host.rsplit_once(':').unwrap_or((host.as_str(), "5432")))
             .unzip();
         let mut pairs = vec![
             ("host", hosts.join(",")),

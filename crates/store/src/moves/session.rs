@@ -75,7 +75,7 @@ impl ShardSession {
         let row = match self.fetch(operation, statement).await {
             Ok(row) => row,
             Err(error) => {
-                if error.keeps_session() {
+                if error.was_answered() {
                     self.execute(operation, "ROLLBACK").await?;
                 }
                 return Err(error);

@@ -1,6 +1,6 @@
 //! Comparing source and target: online before a freeze, and exactly in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ring::Range;
@@ -21,8 +21,6 @@ const MARKED: &str =
     "SELECT EXISTS (SELECT FROM ringwright.moves WHERE move_id = $1 AND lo = $2 AND hi = $3 AND attempt = $4)";
 
 const POLL: Duration = Duration::from_millis(1);
-/// How often rows that differ are looked at again before they count as different.
-const LOOKS: usize = 5;
 /// How long the target may take to apply what the source had before a look.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
@@ -122,8 +120,8 @@ async fn digest(session: &mut ShardSession, range: Range) -> Result<BTreeMap<Str
         .collect()
 }
 
-/// Compares both sides while the source is written to, chunk by chunk: a row that differs counts only if it is the same
-/// at the source in two looks, and the target had applied the first look's log by the second.
+/// Compares both sides while the source is written to, chunk by chunk: a row that differs counts only if it did not change
+/// at the source from before the target had caught up until after it was asked.
 ///
 /// # Errors
 /// [`MoveError::Busy`] if the target does not catch up.
@@ -161,29 +159,16 @@ async fn differing(
     target: &mut ShardSession,
     chunk: &Batch,
 ) -> Result<Vec<(String, Uuid)>, MoveError> {
-    let mut before: Option<Hashes> = None;
-    let mut suspects = Vec::new();
-    for _ in 0..LOOKS {
-        let here = hashes(source, chunk.range).await?;
-        gate::catch_up(source, target, chunk.move_id, CATCH_UP).await?;
-        let there = hashes(target, chunk.range).await?;
-        let differs = |key: &(String, Uuid)| here.get(key) != there.get(key);
-        let all: Vec<_> = here
-            .keys()
-            .chain(there.keys().filter(|key| !here.contains_key(*key)))
-            .collect();
-        let now: Vec<_> = all.into_iter().filter(|key| differs(key)).cloned().collect();
-        // The target may be ahead of the look at the source: only what did not change there in between counts.
-        suspects = match &before {
-            Some(before) => now.into_iter().filter(|key| before.get(key) == here.get(key)).collect(),
-            None => now,
-        };
-        if suspects.is_empty() {
-            break;
-        }
-        before = Some(here);
-    }
-    Ok(suspects)
+    let before = hashes(source, chunk.range).await?;
+    gate::catch_up(source, target, chunk.move_id, CATCH_UP).await?;
+    let there = hashes(target, chunk.range).await?;
+    let after = hashes(source, chunk.range).await?;
+    let all: BTreeSet<_> = before.keys().chain(there.keys()).collect();
+    let differs = |key: &&(String, Uuid)| {
+        let (before, there, after) = (before.get(*key), there.get(*key), after.get(*key));
+        before == after && before != there
+    };
+    Ok(all.into_iter().filter(differs).cloned().collect())
 }
 
 async fn hashes(session: &mut ShardSession, range: Range) -> Result<Hashes, MoveError> {
