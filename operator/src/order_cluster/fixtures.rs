@@ -23,7 +23,7 @@ pub(crate) fn cluster(shards: u16) -> Cluster {
     Cluster::parse(&resource(shards), "registry.test/postgres:1").unwrap()
 }
 
-const NONE: BTreeSet<u16> = BTreeSet::new();
+static NONE: BTreeSet<u16> = BTreeSet::new();
 
 /// What planning starts from; with a roster the keys have been spread and a ring was published.
 pub(crate) fn known<'a>(shards: &'a BTreeMap<u16, OrderShard>, roster: Option<&'a Roster>) -> Known<'a> {

@@ -105,10 +105,15 @@ async fn a_new_shard_is_listed_as_joining_before_anything_moves_to_it() {
 async fn fewer_shards_give_everything_away_and_go_with_their_volumes() {
     let mut world = a_cluster_of(3).await;
     let before = world.ring();
+    world.databases.with(|state| state.steps_left = Some(0));
     world.specify(|spec| spec["shards"] = json!(2));
-    until(&mut world, "keys move", |world| reason(world) == "Rebalancing").await;
+    until(&mut world, "the ring tells", |world| {
+        world.ring().shards()[2].state == ShardState::Leaving
+    })
+    .await;
+    assert_eq!(reason(&world), "Rebalancing");
     assert_eq!(world.api.get(&shard_path(2)).unwrap()["spec"]["state"], "leaving");
-    assert_eq!(world.ring().shards()[2].state, ShardState::Leaving);
+    world.databases.with(|state| state.steps_left = None);
     world.settle().await;
     world.assert_ready();
     let after = world.ring();
@@ -131,12 +136,11 @@ async fn fewer_shards_give_everything_away_and_go_with_their_volumes() {
 #[tokio::test]
 async fn a_leaving_shard_is_told_to_take_its_volumes_with_it() {
     let mut world = a_cluster_of(2).await;
-    world.specify(|spec| spec["shards"] = json!(1));
-    until(&mut world, "keys move", |world| reason(world) == "Rebalancing").await;
     // It has work of its own to do before it goes.
     world.api.edit(&shard_path(1), |shard| {
         shard["metadata"]["finalizers"] = json!([labels::SHARD_FINALIZER]);
     });
+    world.specify(|spec| spec["shards"] = json!(1));
     world.settle().await;
     let shard = world.api.get(&shard_path(1)).unwrap();
     assert_eq!(shard["spec"]["deletionPolicy"], "Delete");

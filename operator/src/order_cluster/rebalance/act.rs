@@ -9,7 +9,7 @@ use ring::Range;
 use store::{
     admin::{self, PgSslMode},
     moves::{
-        Aborted, Batch as Piece, HandOver, MoveError, Publisher, ShardSession, abort_range, begin_import,
+        Aborted, Batch as Piece, HandOver, MoveError, Publisher, ShardSession, abort_range, begin_import, confirm,
         drop_publication, drop_slot, drop_subscription, ensure_publication, ensure_slot, ensure_subscription,
         forget_copy, merge_ranges, observe, roll_forward, rows_outside, set_copy_state, set_source_term, split_range,
         thaw_now,
@@ -181,7 +181,15 @@ impl Databases {
         }
     }
 
+    /// Writes a move down at its target. What the source is said to own was only read, perhaps in another session: it is
+    /// read once more, and made durable in the session that read it. Otherwise a range could come back to a shard that has
+    /// cleaned it while the shard it comes from can still forget that it ever took it.
     async fn begin(&self, job: &Job, ranges: &[ImportRange]) -> Result<Done, Fault> {
+        let owned = at!(self, &job.source, |session| confirm_owned(session, ranges))?;
+        if !owned {
+            let why = format!("shard {} owns something else by now", job.source.shard);
+            return Ok(Done::NotYet(why));
+        }
         let id = MoveId(uuid_v4());
         let (from, hosts) = (job.source.ordinal, &job.source.hosts);
         at!(self, &job.target, |session| begin_import(
@@ -272,6 +280,24 @@ fn rolled_forward(outcome: HandOver) -> Done {
         HandOver::NotDurable { step, why } => Done::NotYet(format!("{step}: {why}")),
         HandOver::Expired { .. } => Done::NotYet("it is looked at again".to_owned()),
     }
+}
+
+/// Whether the shard owns all of these ranges as they are given here, for good.
+async fn confirm_owned(source: &mut ShardSession, ranges: &[ImportRange]) -> Result<bool, MoveError> {
+    let view = observe(source).await?;
+    let owned = |import: &ImportRange| {
+        view.rows.iter().any(|row| {
+            row.state.is_here()
+                && row.range.lo <= import.range.lo
+                && import.range.hi <= row.range.hi
+                && (row.generation, row.attempt) == (import.generation, import.attempt)
+        })
+    };
+    if !ranges.iter().all(owned) {
+        return Ok(false);
+    }
+    confirm(source).await?;
+    Ok(true)
 }
 
 async fn split(session: &mut ShardSession, mut range: Range, cuts: &[u64]) -> Result<Done, MoveError> {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use moves::{CopyState, MoveId};
 use ring::Range;
 use store::moves::{
-    Batch as Piece, HandOver, HandOverLimits, MoveError, ShardSession, clean_rows, hand_over, mark_cleaned, next_cut,
-    pre_verify, set_copy_state,
+    Batch as Piece, HandOver, HandOverLimits, MoveError, ShardSession, clean_rows, copies, hand_over, mark_cleaned,
+    next_cut, pre_verify, set_copy_state, term,
 };
 use tokio::time::sleep;
 
@@ -36,6 +36,14 @@ pub(crate) async fn hand_over_range(
 ) -> Result<Done, MoveError> {
     let Ends { source, target } = ends;
     let began = Instant::now();
+    // A session does not outlive its master, so this holds for all that is done in it: the slot is this master's.
+    let copy = copies(target).await?.into_iter().find(|copy| copy.move_id == move_id);
+    if copy.and_then(|copy| copy.source_term) != Some(term(source).await?) {
+        return Ok(Done::NotYet(format!(
+            "shard {} has another master than when the copy began",
+            source.shard
+        )));
+    }
     let mut handed = HandedOver::default();
     let mut rest = range;
     while rest.lo < rest.hi && sleep_if_there_is_time(pacing.wait(move_id), began, limits.budget).await {

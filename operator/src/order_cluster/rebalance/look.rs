@@ -182,7 +182,7 @@ pub(crate) fn ends(step: &Step) -> (Ordinal, Ordinal) {
 /// Leaving shards that may be asked whether they hold nothing any more: their books are done with.
 pub(crate) fn leavers(orders: &Orders, look: &Look) -> BTreeSet<Ordinal> {
     let done = |ordinal: &&Ordinal| {
-        let view = look.world.get(ordinal);
+        let view = look.world.get(*ordinal);
         view.is_some_and(|view| view.rows.iter().all(|row| row.state == moves::RangeState::Cleaned))
     };
     orders.leaving.iter().filter(done).copied().collect()

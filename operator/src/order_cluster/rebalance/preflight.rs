@@ -77,7 +77,7 @@ pub(crate) fn at_a_glance(orders: &Orders) -> Result<(), Refusal> {
             .collect();
         return Err(Refusal::SchemasDiffer(few(&each)));
     }
-    match orders.owners.keys().find(|ordinal| !orders.listed.contains(ordinal)) {
+    match orders.owners.keys().find(|ordinal| !orders.listed.contains(*ordinal)) {
         Some(unlisted) => Err(Refusal::NotListed(*unlisted)),
         None => Ok(()),
     }
