@@ -88,11 +88,7 @@ impl Rebalance {
             "Ranges that have changed hands",
             metrics.ranges_moved.clone(),
         );
-        registry.register(
-            "rows_moved",
-            "Rows that have changed hands",
-            metrics.rows_moved.clone(),
-        );
+        registry.register("rows_moved", "Rows that have changed hands", metrics.rows_moved.clone());
         registry.register(
             "pause_seconds",
             "For how long nobody could write to a batch of keys while it changed hands",
@@ -108,11 +104,7 @@ impl Rebalance {
             "Freezes of a batch that ran into their deadline and were undone",
             metrics.freezes_expired.clone(),
         );
-        registry.register(
-            "moves_aborted",
-            "Moves that were undone",
-            metrics.moves_aborted.clone(),
-        );
+        registry.register("moves_aborted", "Moves that were undone", metrics.moves_aborted.clone());
         metrics
     }
 

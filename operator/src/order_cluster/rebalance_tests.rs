@@ -95,7 +95,8 @@ async fn a_new_shard_is_listed_as_joining_before_anything_moves_to_it() {
         world.ring().shards().len() == 3
     })
     .await;
-    let joining = &world.ring().shards()[2];
+    let ring = world.ring();
+    let joining = &ring.shards()[2];
     assert_eq!(joining.state, ShardState::Joining);
     assert_eq!(joining.hosts.len(), 2);
     assert!(world.databases.is_clean());

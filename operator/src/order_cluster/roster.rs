@@ -17,10 +17,6 @@ impl Roster {
         self.0.iter().copied()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(crate) fn contains(&self, ordinal: u16) -> bool {
         self.0.contains(&ordinal)
     }

@@ -47,7 +47,7 @@ async fn a_cluster_comes_up_and_a_second_pass_writes_nothing() {
 
 #[tokio::test]
 async fn nothing_is_founded_before_every_shard_is_set_up() {
-    let mut world = World::new(2);
+    let world = World::new(2);
     world.reconcile().await.unwrap();
     world.reconcile().await.unwrap();
     assert_eq!(world.ready(), ("False".to_owned(), "CreatingShards".to_owned()));

@@ -30,10 +30,12 @@ use ring::Tokens;
 use tokio::{sync::mpsc::UnboundedSender, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+#[cfg(test)]
+pub(crate) use self::hands::{Batch, Done, HandedOver, Job, Survey};
 pub(crate) use self::mover::Pauses;
 use self::{desk::Desk, mover::Mover, teller::Teller};
 pub(crate) use self::{
-    hands::{Batch, Done, Fault, HandedOver, Hands, Job, Limits, Survey},
+    hands::{Fault, Hands},
     orders::{Abort, Orders, Settings},
     pacing::Pacing,
     report::{Report, Standing},
