@@ -31,6 +31,7 @@ use crate::postgres::{DurabilityNow, Postgres};
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas", description = "Replicas that follow their master, over all shards"),
     printcolumn(name = "Durability", type_ = "string", json_path = ".status.durability", description = "What a commit waits for now, on the weakest shard"),
     printcolumn(name = "Ring", type_ = "integer", json_path = ".status.ringEpoch", description = "Epoch of the published ring"),
+    printcolumn(name = "Rebalance", type_ = "string", json_path = ".status.rebalance.phase", description = "What the running rebalance does, or how the last one ended", priority = 1),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether everything is as the specification asks"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is ready or not"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -42,8 +43,8 @@ use crate::postgres::{DurabilityNow, Postgres};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct OrderClusterSpec {
-    /// How many shards the keys are spread over. It is also the scale subresource: kubectl scale ordercluster/shop
-    /// --replicas=5.
+    /// How many shards the keys are spread over, those that are drained among them. Changed, the keys that must move do
+    /// so online. It is also the scale subresource: kubectl scale ordercluster/shop --replicas=5.
     #[schemars(range(min = 1, max = 1000))]
     pub shards: i32,
     /// What becomes of the data when this resource is deleted. 'Retain' keeps volumes, credentials and the ring, and a
@@ -97,7 +98,9 @@ pub struct Rebalance {
             .message("maxPause is between 10ms and 10s")
     )]
     pub max_pause: String,
-    /// The most rows copied in a second by each pair of shards; 0 is without limit.
+    /// The most rows in a second that each pair of shards hands over, and that a shard deletes after it; 0 is without
+    /// limit. Postgres' own first copy of a pair is not slowed down by it: how many of those run at once is
+    /// maxParallelMoves.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub copy_rows_per_second: i64,
@@ -158,7 +161,8 @@ pub struct ShardOverride {
     #[serde(default = "plain_weight")]
     #[schemars(range(min = 1, max = 100))]
     pub weight: i32,
-    /// Whether the shard is to give up its keys; it is then the first to go when shards are taken away.
+    /// Whether the shard is to give up its keys. It stays, empty, until the number of shards is lowered; then it is the
+    /// first to go.
     #[serde(default)]
     pub drain: bool,
     /// Another database image for this shard, to try one out.
@@ -220,10 +224,25 @@ pub struct OrderClusterStatus {
     pub last_failovers: Vec<ShardFailover>,
 }
 
-/// Progress of a rebalance.
+/// Progress of a rebalance, or what the last one came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RebalanceStatus {
+    /// What it is doing. Finished and Aborted stay until the next one begins.
+    #[serde(default)]
+    pub phase: RebalancePhase,
+    /// Shards that owned keys when it began.
+    #[serde(default)]
+    pub shards_before: i32,
+    /// Shards that are to own keys when it ends.
+    #[serde(default)]
+    pub shards_after: i32,
+    /// Pairs of shards that are done with each other.
+    #[serde(default)]
+    pub moves_done: i64,
+    /// Pairs of shards that exchange keys.
+    #[serde(default)]
+    pub moves_total: i64,
     /// Ranges that have changed hands.
     #[serde(default)]
     pub ranges_done: i64,
@@ -236,15 +255,73 @@ pub struct RebalanceStatus {
     /// Rows that were to change hands, as estimated at the start.
     #[serde(default)]
     pub rows_total: i64,
-    /// The longest pause of writes so far, in milliseconds.
+    /// Rows copied in a second, over the last minute; over all of it once it has ended.
+    #[serde(default)]
+    pub rows_per_second: i64,
+    /// When it will end if it goes on at this rate; absent while that cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_end: Option<Time>,
+    /// The longest pause of writes to a batch of keys so far, in milliseconds.
     #[serde(default)]
     pub longest_pause_milliseconds: i64,
+    /// The median of these pauses, in milliseconds.
+    #[serde(default)]
+    pub median_pause_milliseconds: i64,
+    /// Of a million keys, how many move by the plan.
+    #[serde(default)]
+    pub keys_moved_per_million: i64,
+    /// Of a million keys, how many must move at least: K/n for one shard that joins or leaves.
+    #[serde(default)]
+    pub keys_ideal_per_million: i64,
+    /// The last thing that went wrong; stays when it has been overcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<RebalanceError>,
+    /// The generation of the specification whose rebalance was aborted by request: no other is begun until the
+    /// specification changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aborted_generation: Option<i64>,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     /// When it ended; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+}
+
+/// What a rebalance is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RebalancePhase {
+    /// The moves are planned and written down.
+    #[default]
+    Planning,
+    /// Rows are copied; nothing has changed hands yet.
+    Copying,
+    /// Batch by batch, ranges change hands; other moves may still copy.
+    HandingOver,
+    /// Every range has its new owner; the rows left behind are deleted.
+    CleaningUp,
+    /// Held by spec.rebalance.paused.
+    Paused,
+    /// What has not changed hands yet is undone, as was asked.
+    Aborting,
+    /// It cannot go on for now; lastError says why and what is done about it.
+    Blocked,
+    /// It has ended as planned.
+    Finished,
+    /// It has ended by being undone.
+    Aborted,
+}
+
+/// Something that went wrong in a rebalance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RebalanceError {
+    /// When it was seen last.
+    pub at: Time,
+    /// What happened.
+    pub message: String,
+    /// What the operator does about it.
+    pub action: String,
 }
 
 /// The last failover of one shard.

@@ -17,8 +17,8 @@ mod settings;
 mod shard;
 
 pub use cluster::{
-    Backup, DeletionPolicy, OrderCluster, OrderClusterSpec, OrderClusterStatus, Rebalance, RebalanceStatus, Rollout,
-    ShardFailover, ShardOverride, Tls,
+    Backup, DeletionPolicy, OrderCluster, OrderClusterSpec, OrderClusterStatus, Rebalance, RebalanceError,
+    RebalancePhase, RebalanceStatus, Rollout, ShardFailover, ShardOverride, Tls,
 };
 pub use manifests::{Manifest, manifests};
 pub use postgres::{

@@ -7,7 +7,7 @@ use kube::{
 };
 use tracing::warn;
 
-use crate::{apply::FIELD_MANAGER, config::Config, metrics::Metrics};
+use crate::{apply::FIELD_MANAGER, config::Config, metrics::Metrics, schema_gates::SchemaGates};
 
 /// Clients, settings and counters shared by the controllers.
 pub(crate) struct Context {
@@ -15,6 +15,8 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    /// Keeps migrations and moves apart.
+    pub(crate) schemas: SchemaGates,
     recorder: Recorder,
 }
 
@@ -37,6 +39,7 @@ impl Context {
             client,
             config,
             metrics,
+            schemas: SchemaGates::default(),
         }
     }
 

@@ -6,10 +6,12 @@ mod conditions;
 mod config;
 mod context;
 mod finalizer;
+mod holdings;
 mod leader;
 mod metrics;
 mod order_cluster;
 mod order_shard;
+mod schema_gates;
 mod shard_metrics;
 
 use std::sync::Arc;

@@ -58,6 +58,67 @@ pub(crate) struct Metrics {
     pub(crate) shards_ready: Family<Cluster, Gauge>,
     pub(crate) ring_epoch: Family<Cluster, Gauge>,
     pub(crate) shards: ShardMetrics,
+    pub(crate) rebalance: Rebalance,
+}
+
+/// What is counted of moves of keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Rebalance {
+    pub(crate) ranges_moved: Family<Cluster, Counter>,
+    pub(crate) rows_moved: Family<Cluster, Counter>,
+    pub(crate) pause_seconds: Family<Cluster, Histogram>,
+    pub(crate) copies: Family<Cluster, Gauge>,
+    pub(crate) freezes_expired: Family<Cluster, Counter>,
+    pub(crate) moves_aborted: Family<Cluster, Counter>,
+}
+
+impl Rebalance {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            ranges_moved: Family::default(),
+            rows_moved: Family::default(),
+            // From a batch of a few rows to the longest pause that may be asked for.
+            pause_seconds: Family::new_with_constructor(|| {
+                Histogram::new([0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0])
+            }),
+            copies: Family::default(),
+            freezes_expired: Family::default(),
+            moves_aborted: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("rebalance");
+        registry.register(
+            "ranges_moved",
+            "Ranges that have changed hands",
+            metrics.ranges_moved.clone(),
+        );
+        registry.register("rows_moved", "Rows that have changed hands", metrics.rows_moved.clone());
+        registry.register(
+            "pause_seconds",
+            "For how long nobody could write to a batch of keys while it changed hands",
+            metrics.pause_seconds.clone(),
+        );
+        registry.register(
+            "copies",
+            "Moves whose rows are being copied or handed over",
+            metrics.copies.clone(),
+        );
+        registry.register(
+            "freezes_expired",
+            "Freezes of a batch that ran into their deadline and were undone",
+            metrics.freezes_expired.clone(),
+        );
+        registry.register("moves_aborted", "Moves that were undone", metrics.moves_aborted.clone());
+        metrics
+    }
+
+    fn forget(&self, cluster: &Cluster) {
+        self.ranges_moved.remove(cluster);
+        self.rows_moved.remove(cluster);
+        self.pause_seconds.remove(cluster);
+        self.copies.remove(cluster);
+        self.freezes_expired.remove(cluster);
+        self.moves_aborted.remove(cluster);
+    }
 }
 
 impl Metrics {
@@ -66,6 +127,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("operator");
         let metrics = Self {
             shards: ShardMetrics::register(registry),
+            rebalance: Rebalance::register(registry),
             reconciles: Family::default(),
             // From a reconcile that finds nothing to do to one that waits for a database.
             reconcile_seconds: Family::new_with_constructor(|| {
@@ -125,6 +187,7 @@ impl Metrics {
         self.shards_wanted.remove(cluster);
         self.shards_ready.remove(cluster);
         self.ring_epoch.remove(cluster);
+        self.rebalance.forget(cluster);
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`Store`] is what the order API and the notifier use: typed operations that find the owning shard by the ring
 //!   position inside a row's id, follow the write fence's redirects, and read from master or replica by the session rule.
 //! * [`admin`] is what the operator uses: roles, grants, migrations, the identity of a volume, the ranges it owns.
+//! * [`moves`] hands ranges from one shard to another: the steps of a move, each over the databases of its two shards.
 //! * One module an aggregate ([`users`], [`orders`], [`invoices`], [`notifications`], [`outbox`], [`idempotency`],
 //!   [`contacts`]) holds its row types beside the statements on them.
 //!
@@ -18,6 +19,7 @@ mod failpoint;
 pub mod idempotency;
 pub mod invoices;
 mod metrics;
+pub mod moves;
 pub mod notifications;
 pub mod orders;
 pub mod outbox;

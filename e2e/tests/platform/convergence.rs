@@ -15,10 +15,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -202,36 +201,5 @@ where
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         versions.insert(format!("{kind}/{}", object.name_any()), object.resource_version());
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn changing_the_number_of_shards_is_refused_in_the_status_and_harms_nothing() -> Result<()> {
-    let platform = e2e::Platform::shared().await?;
-    let (kubernetes, namespace) = (&platform.kubernetes, &platform.namespace);
-    let clusters = kubernetes.objects::<OrderCluster>(namespace);
-    let scale = |shards: i32| json!({"spec": {"shards": shards}});
-    clusters
-        .patch(CLUSTER, &PatchParams::default(), &Patch::Merge(&scale(5)))
-        .await?;
-    let message = await_condition("the refusal", DEADLINE, || async {
-        let status = clusters.get(CLUSTER).await?.status.unwrap_or_default();
-        let stalled = status
-            .conditions
-            .into_iter()
-            .find(|condition| condition.type_ == "Stalled");
-        Ok(stalled.filter(|stalled| stalled.status == "True" && stalled.reason == "ScalingNotSupportedYet"))
-    })
-    .await?
-    .message;
-    ensure!(
-        message.contains('5') && message.contains('3'),
-        "the refusal does not say what to do: {message}"
-    );
-    platform.api().await?.create_user(&e2e::api::Customer::new()).await?;
-    clusters
-        .patch(CLUSTER, &PatchParams::default(), &Patch::Merge(&scale(3)))
-        .await?;
-    await_ready(kubernetes, namespace, CLUSTER).await?;
     Ok(())
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crds::OrderShard;
+use crds::{DeletionPolicy, OrderShard};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use rand::distr::{Alphanumeric, SampleString};
 
 use super::{
     Error, Operator, build,
+    delete::delete_shard,
     observe::Observed,
     plan::{Plan, Step},
     record::Record,
@@ -21,10 +22,16 @@ pub(crate) fn new_password() -> String {
     Alphanumeric.sample_string(&mut rand::rng(), 32)
 }
 
-/// Makes every Secret of the cluster complete.
-pub(crate) async fn secrets(operator: &Operator, cluster: &Cluster, observed: &Observed) -> Result<(), Error> {
+/// Makes every Secret of the cluster complete, and writes down there what must be remembered before the plan is carried
+/// out.
+pub(crate) async fn secrets(
+    operator: &Operator,
+    cluster: &Cluster,
+    observed: &Observed,
+    record: &Record,
+) -> Result<(), Error> {
     let api = operator.context.api::<Secret>(&cluster.namespace);
-    for secret in build::secrets(cluster, &observed.secrets, &observed.record, new_password) {
+    for secret in build::secrets(cluster, &observed.secrets, record, new_password) {
         let live = observed.secrets.get(&secret.name_any()).cloned();
         if let Applied::Created(secret) = apply_over(&api, live, &secret).await? {
             let note = format!("Generated the passwords in Secret {}", secret.name_any());
@@ -75,6 +82,27 @@ pub(crate) async fn shards(
         shards.insert(*ordinal, applied.into_inner());
     }
     Ok(shards)
+}
+
+/// Deletes the shards that hold nothing any more, with their volumes: nobody shall take one for his own later. Their own
+/// controller asks the database once more before it lets them go.
+pub(crate) async fn departures(
+    operator: &Operator,
+    cluster: &Cluster,
+    observed: &Observed,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let api = operator.context.api::<OrderShard>(&cluster.namespace);
+    let departing = plan.departing.iter().filter_map(|ordinal| observed.shards.get(ordinal));
+    for shard in departing.filter(|shard| shard.metadata.deletion_timestamp.is_none()) {
+        delete_shard(&api, shard, DeletionPolicy::Delete).await?;
+        let note = format!(
+            "Shard {} holds nothing any more and goes, with its volumes",
+            shard.name_any()
+        );
+        operator.tell(cluster, "ShardLeft", note).await;
+    }
+    Ok(())
 }
 
 async fn tell_of(operator: &Operator, cluster: &Cluster, step: Step, applied: &Applied<OrderShard>) {

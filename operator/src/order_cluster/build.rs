@@ -147,12 +147,12 @@ fn text(value: impl Into<String>) -> ByteString {
 }
 
 /// Labels and annotations of the ring's ConfigMap. It has no owner, as the Secrets have none.
-pub(crate) fn ring_metadata(cluster: &Cluster, data_id: &str) -> ObjectMeta {
+pub(crate) fn ring_metadata(cluster: &Cluster, record: &Record) -> ObjectMeta {
     ObjectMeta {
         name: Some(names::ring(&cluster.name)),
         namespace: Some(cluster.namespace.clone()),
         labels: Some(common_labels(cluster, "ring", RING)),
-        annotations: Some(BTreeMap::from([(labels::DATA_ID.to_owned(), data_id.to_owned())])),
+        annotations: Some(record.ring_annotations()),
         ..ObjectMeta::default()
     }
 }

@@ -1,13 +1,14 @@
 use ring::{Epoch, Ordinal, Range, Shard, Tokens};
 
 use super::*;
-use crate::order_cluster::fixtures::cluster;
+use crate::order_cluster::fixtures::{cluster, known};
 
 fn record() -> Record {
     Record {
         data_id: "data".to_owned(),
         epoch: Some(Epoch(7)),
         roster: Some("0-2".parse().unwrap()),
+        highest: Some(4),
     }
 }
 
@@ -37,15 +38,7 @@ fn a_ring(epoch: u64) -> Ring {
 #[test]
 fn a_shard_says_what_it_is_and_whose() {
     let cluster = cluster(3);
-    let plan = super::super::plan::plan(
-        &cluster,
-        super::super::plan::Known {
-            shards: &BTreeMap::new(),
-            foreign: &[],
-            roster: None,
-            data_id: "data",
-        },
-    );
+    let plan = super::super::plan::plan(&cluster, known(&BTreeMap::new(), None));
     let mut spec = plan.shards[&2].spec.clone();
     // It changes with every change of the pods.
     spec.template_revision = Some("revision".to_owned());
@@ -94,14 +87,14 @@ fn passwords_that_are_there_stay_and_only_those_missing_are_new() {
 #[test]
 fn a_ring_comes_out_of_its_config_map_as_it_went_in() {
     let ring = a_ring(5);
-    let map = ring_config_map(ring_metadata(&cluster(1), "data"), None, &ring);
+    let map = ring_config_map(ring_metadata(&cluster(1), &record()), None, &ring);
     assert_eq!(ring::decode(&encoded_ring(&map)).unwrap(), ring);
     assert!(map.metadata.owner_references.is_none(), "it outlives the cluster");
 }
 
 #[test]
 fn a_new_ring_takes_the_place_of_exactly_the_one_read_and_keeps_what_others_wrote_beside_it() {
-    let metadata = ring_metadata(&cluster(1), "data");
+    let metadata = ring_metadata(&cluster(1), &record());
     let mut live = ring_config_map(metadata.clone(), None, &a_ring(5));
     live.metadata.resource_version = Some("41".to_owned());
     live.metadata

@@ -18,6 +18,8 @@ use crate::{finalizer, metrics};
 /// Takes the next step of the deletion; the watch on the shards brings the one after.
 pub(crate) async fn delete(operator: &Operator, resource: &OrderCluster) -> Result<(), Error> {
     let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
+    // A move that is cut off is finished by a cluster created again over the kept volumes.
+    operator.movers.forget(&resource.uid().unwrap_or_default());
     let shards = shards_owned_by(operator, resource).await?;
     if !shards.is_empty() {
         let api = operator.context.api::<OrderShard>(&namespace);
@@ -65,7 +67,11 @@ async fn shards_owned_by(operator: &Operator, resource: &OrderCluster) -> Result
 }
 
 /// Deletes a shard, after telling it what is to become of its volumes: the policy may have been changed a moment ago.
-async fn delete_shard(api: &Api<OrderShard>, shard: &OrderShard, policy: DeletionPolicy) -> Result<(), Error> {
+pub(crate) async fn delete_shard(
+    api: &Api<OrderShard>,
+    shard: &OrderShard,
+    policy: DeletionPolicy,
+) -> Result<(), Error> {
     if shard.spec.deletion_policy != policy {
         let patch = json!({"spec": {"deletionPolicy": policy}});
         api.patch(&shard.name_any(), &PatchParams::default(), &Patch::Merge(patch))

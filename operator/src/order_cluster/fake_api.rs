@@ -250,6 +250,10 @@ fn same(one: &Value, other: &Value) -> bool {
 fn merged(mut into: Value, patch: &Value, apply: bool) -> Value {
     if let (Value::Object(into), Value::Object(patch)) = (&mut into, patch) {
         for (key, value) in patch {
+            if !apply && value.is_null() {
+                into.remove(key);
+                continue;
+            }
             let whole = apply && matches!(key.as_str(), "spec" | "data" | "status" | "ownerReferences");
             match into.get(key) {
                 Some(found) if found.is_object() && !whole => {

@@ -1,10 +1,12 @@
 //! What the operator remembers of a cluster between reconciles. All of it can be lost: it only saves work.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Mutex,
     time::{Duration, Instant},
 };
+
+use ring::{Ordinal, Tokens, Weight};
 
 /// A ring that was compared with the shards' books is compared again after this time: somebody may have changed a book
 /// by hand, which no watch tells.
@@ -15,8 +17,20 @@ const PUBLISH_PERIOD: Duration = Duration::from_secs(2);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What is remembered of every cluster, by uid.
-#[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<HashMap<String, Remembered>>);
+#[derive(Debug)]
+pub(crate) struct Memory {
+    clusters: Mutex<HashMap<String, Remembered>>,
+    publish_period: Duration,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            clusters: Mutex::default(),
+            publish_period: PUBLISH_PERIOD,
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -25,9 +39,38 @@ struct Remembered {
     published: Option<Instant>,
     failures: u32,
     told: HashSet<String>,
+    /// A ring, the shards that shall own it, and whether nothing has to move for that.
+    balance: Option<(Tokens, BTreeMap<Ordinal, Weight>, bool)>,
 }
 
 impl Memory {
+    /// One with another least time between two rings.
+    #[cfg(test)]
+    pub(crate) fn publishing_every(publish_period: Duration) -> Self {
+        Self {
+            publish_period,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing has to move for `owners` to own the ring: planning a large ring takes its time.
+    pub(crate) fn is_balanced(&self, uid: &str, tokens: &Tokens, owners: &BTreeMap<Ordinal, Weight>) -> bool {
+        let known = self.with(uid, |cluster| {
+            let known = cluster.balance.as_ref();
+            known
+                .filter(|(ring, shards, _)| ring == tokens && shards == owners)
+                .map(|known| known.2)
+        });
+        known.unwrap_or_else(|| {
+            let shards: Vec<(Ordinal, Weight)> = owners.iter().map(|(ordinal, weight)| (*ordinal, *weight)).collect();
+            let balanced = moves::plan(tokens, &shards).is_ok_and(|plan| plan.moves.is_empty());
+            self.with(uid, |cluster| {
+                cluster.balance = Some((tokens.clone(), owners.clone(), balanced))
+            });
+            balanced
+        })
+    }
+
     /// Whether the ring with this digest agreed with the books lately.
     pub(crate) fn trusts(&self, uid: &str, digest: &str) -> bool {
         self.with(uid, |cluster| {
@@ -55,7 +98,7 @@ impl Memory {
     /// How long the next publication has to wait.
     pub(crate) fn publish_after(&self, uid: &str) -> Option<Duration> {
         let since = self.with(uid, |cluster| cluster.published)?;
-        PUBLISH_PERIOD
+        self.publish_period
             .checked_sub(since.elapsed())
             .filter(|left| !left.is_zero())
     }
@@ -87,14 +130,14 @@ impl Memory {
 
     /// The cluster is gone.
     pub(crate) fn forget(&self, uid: &str) {
-        self.0
+        self.clusters
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .remove(uid);
     }
 
     fn with<T>(&self, uid: &str, look: impl FnOnce(&mut Remembered) -> T) -> T {
-        let mut clusters = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut clusters = self.clusters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         look(clusters.entry(uid.to_owned()).or_default())
     }
 }

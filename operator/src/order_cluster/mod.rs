@@ -3,12 +3,16 @@
 mod apply;
 mod books;
 mod build;
+mod databases;
 mod delete;
+mod masters;
+mod members;
 mod memory;
 mod names;
 mod observe;
 mod plan;
 mod publish;
+mod rebalance;
 mod record;
 mod ring_truth;
 mod roster;
@@ -16,15 +20,17 @@ mod status;
 mod validate;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crds::{OrderCluster, OrderShard, labels};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Resource, ResourceExt,
+    api::{Patch, PatchParams},
     runtime::{
         Controller,
         controller::{Action, Config},
@@ -33,16 +39,20 @@ use kube::{
         watcher,
     },
 };
+use serde_json::json;
 use telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::{
-    books::{BookError, Books, Databases},
+    books::{BookError, Books},
+    databases::Databases,
     memory::Memory,
     observe::Observed,
-    plan::plan,
-    publish::RingState,
+    plan::{Plan, plan},
+    publish::{RingState, Settled},
+    rebalance::{Abort, Movers, Orders, Tempo},
+    record::Record,
     status::Progress,
     validate::Cluster,
 };
@@ -52,7 +62,8 @@ use crate::{apply::ApplyError, conditions::made_by_operator, context::Context, f
 #[derive(Debug)]
 pub(crate) struct Operator {
     context: Arc<Context>,
-    books: Box<dyn Books>,
+    books: Arc<dyn Books>,
+    movers: Movers,
     memory: Memory,
 }
 
@@ -77,12 +88,14 @@ pub(crate) enum Error {
     Ring(#[from] ring::RingError),
 }
 
-/// Runs the controller until `stop`, and finishes the reconciles that have begun.
+/// Runs the controller until `stop`, and finishes the reconciles and the rounds of movers that have begun.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let books = Box::new(Databases::new(context.client.clone()));
+    let databases = Arc::new(Databases::new(&context));
+    let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel();
     let operator = Arc::new(Operator {
+        movers: Movers::new(Arc::clone(&context), Arc::clone(&databases) as _, ask, Tempo::default()),
         context: Arc::clone(&context),
-        books,
+        books: databases,
         memory: Memory::default(),
     });
     let made = |component: &str| {
@@ -101,14 +114,16 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         .watches(context.watched::<ConfigMap>(), made(build::RING), |map| {
             cluster_of(&map)
         })
+        .reconcile_on(stream::poll_fn(move |task| asked.poll_recv(task)))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, retry, operator)
+        .run(reconcile, retry, Arc::clone(&operator))
         .for_each(|result| async move {
             if let Err(error) = result {
                 debug!(error = chain(&error), "reconcile failed");
             }
         })
         .await;
+    operator.movers.stop().await;
 }
 
 /// The cluster an object without an owner belongs to, by its label.
@@ -158,16 +173,87 @@ async fn converge(operator: &Operator, resource: &OrderCluster) -> Result<Action
     };
     let observed = observe::observe(&operator.context, resource, &cluster).await?;
     operator.warn_of_strangers(&cluster, &observed).await;
-    let plan = plan(&cluster, observed.known());
+    let report = operator.movers.report(&cluster.uid);
+    let empty: BTreeSet<u16> = report
+        .iter()
+        .flat_map(|report| &report.empty)
+        .map(|o| o.get())
+        .collect();
+    let plan = plan(&cluster, observed.known(&empty));
+    let record = planned_record(&observed, &plan);
 
-    apply::secrets(operator, &cluster, &observed).await?;
+    apply::secrets(operator, &cluster, &observed, &record).await?;
     let shards = apply::shards(operator, &cluster, &observed, &plan).await?;
-    let ring = publish::settle(operator, &cluster, &observed, &plan, &shards).await?;
+    let settled = publish::settle(operator, &cluster, &observed, &record, &plan, &shards).await?;
+    if matches!(settled.ring, RingState::Current(_)) {
+        apply::departures(operator, &cluster, &observed, &plan).await?;
+    }
+    let balanced = direct_mover(operator, resource, &cluster, &plan, &shards, &settled);
 
-    let progress = Progress { plan, shards, ring };
+    let progress = Progress {
+        plan,
+        shards,
+        ring: settled.ring,
+        balanced,
+        in_flight: settled.in_flight,
+        paused: cluster.rebalance.paused,
+        mover: operator.movers.report(&cluster.uid),
+    };
     status::report(operator, resource, &progress).await?;
+    end_abort(operator, resource, &cluster, &progress).await?;
     operator.measure(&cluster, &progress);
     Ok(progress.next())
+}
+
+/// The record with the shards of the plan in it: what is written down before they are made.
+fn planned_record(observed: &Observed, plan: &Plan) -> Record {
+    let mut record = observed.record.clone();
+    record.highest = plan.highest;
+    if observed.known(&BTreeSet::new()).settled_roster().is_some() {
+        record.roster = Some(plan.roster());
+    }
+    record
+}
+
+/// Tells the cluster's mover what is wanted. Whether every key is where the specification wants it, as far as is known.
+fn direct_mover(
+    operator: &Operator,
+    resource: &OrderCluster,
+    cluster: &Cluster,
+    plan: &Plan,
+    shards: &BTreeMap<u16, OrderShard>,
+    settled: &Settled,
+) -> bool {
+    let is_balanced = |tokens| operator.memory.is_balanced(&cluster.uid, tokens, &plan.owners);
+    let balanced = settled.tokens.as_ref().is_none_or(is_balanced);
+    if settled.ring.epoch().is_some() {
+        let account = resource.status.as_ref().and_then(|status| status.rebalance.clone());
+        let aborted = account.as_ref().and_then(|account| account.aborted_generation);
+        let orders = Orders::of(cluster, plan, shards, &settled.listed, aborted);
+        let held = orders.settings.paused || orders.abort != Abort::No;
+        let needed = settled.in_flight || (!balanced && !held);
+        operator.movers.direct(&cluster.uid, orders, needed, account);
+    }
+    balanced
+}
+
+/// Takes the request to abort off the resource, once it has been fulfilled and the status says so.
+async fn end_abort(
+    operator: &Operator,
+    resource: &OrderCluster,
+    cluster: &Cluster,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let done = progress.mover.as_ref().and_then(|report| report.aborted);
+    if !cluster.abort || done != Some(cluster.generation) {
+        return Ok(());
+    }
+    let api = operator.context.api::<OrderCluster>(&cluster.namespace);
+    let annotations = BTreeMap::from([(labels::ABORT_REBALANCE, None::<String>)]);
+    let patch = json!({"metadata": {"annotations": annotations}});
+    api.patch(&resource.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(())
 }
 
 impl Progress {
@@ -253,7 +339,11 @@ impl Operator {
 #[cfg(test)]
 pub(crate) mod fake_api;
 #[cfg(test)]
+mod fake_databases;
+#[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod rebalance_tests;
 #[cfg(test)]
 mod scenario_tests;
 #[cfg(test)]

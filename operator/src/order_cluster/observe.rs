@@ -1,6 +1,6 @@
 //! What there is of a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{OrderCluster, OrderShard};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -37,12 +37,15 @@ pub(crate) struct PublishedRing {
 }
 
 impl Observed {
-    /// What planning starts from.
-    pub(crate) fn known(&self) -> Known<'_> {
+    /// What planning starts from. `empty` are leaving shards that were found to hold nothing any more.
+    pub(crate) fn known<'a>(&'a self, empty: &'a BTreeSet<u16>) -> Known<'a> {
         Known {
             shards: &self.shards,
             foreign: &self.foreign,
             roster: self.record.roster.as_ref(),
+            published: self.record.epoch.is_some(),
+            highest: self.record.highest,
+            empty,
             data_id: &self.record.data_id,
         }
     }

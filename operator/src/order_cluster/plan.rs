@@ -1,11 +1,12 @@
 //! Which shards there shall be, and which of them may change now. Pure: a plan can be printed, compared and tested.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{OrderShard, OrderShardSpec, ShardState};
 use kube::ResourceExt;
+use ring::{Ordinal, Weight};
 
-use super::{names, roster::Roster, validate::Cluster};
+use super::{members, names, roster::Roster, validate::Cluster};
 use crate::{conditions::is_ready, order_shard::template_revision};
 
 /// What to do about the shards.
@@ -13,7 +14,13 @@ use crate::{conditions::is_ready, order_shard::template_revision};
 pub(crate) struct Plan {
     /// By ordinal, every shard the cluster consists of.
     pub(crate) shards: BTreeMap<u16, PlannedShard>,
-    /// What the specification asks for and is not done.
+    /// Shards that have given up everything and are no part of the cluster any more: to be deleted.
+    pub(crate) departing: BTreeSet<u16>,
+    /// The shards that shall own keys in the end, and how much.
+    pub(crate) owners: BTreeMap<Ordinal, Weight>,
+    /// The highest ordinal a shard may have had, those of this plan included.
+    pub(crate) highest: Option<u16>,
+    /// What the specification asks for and cannot be had.
     pub(crate) refusals: Vec<Refusal>,
 }
 
@@ -21,7 +28,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PlannedShard {
     pub(crate) step: Step,
-    /// What its resource shall say now: at [`Step::Hold`] what it says already.
+    /// What its resource shall say now: at [`Step::Hold`] its Postgres part is what it says already.
     pub(crate) spec: OrderShardSpec,
 }
 
@@ -42,21 +49,17 @@ pub(crate) enum Step {
     Taken,
 }
 
-/// Something asked for that cannot be had yet.
+/// Something asked for that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error(
-        "spec.shards is {wanted}, but the keys are spread over {have} shards ({roster}), and moving keys between shards is not supported yet: set spec.shards back to {have}"
+        "every shard is drained, so none is left to own the keys: set drain to false for one, or raise spec.shards"
     )]
-    Shards { wanted: u16, have: usize, roster: Roster },
+    NobodyOwns,
     #[error(
-        "spec.shardOverrides asks for weight {wanted} on shard {ordinal}, which has {have}, and moving keys between shards is not supported yet: set it back to {have}"
+        "spec.shards is {wanted}, and no ordinals are left for new shards: one is never used twice, and {highest} was used"
     )]
-    Weight { ordinal: u16, wanted: i32, have: i32 },
-    #[error(
-        "spec.shardOverrides asks to drain shard {ordinal}, and moving keys between shards is not supported yet: set drain back to false"
-    )]
-    Drain { ordinal: u16 },
+    OrdinalsUsedUp { wanted: u16, highest: u16 },
 }
 
 /// What planning starts from, besides the specification.
@@ -66,10 +69,24 @@ pub(crate) struct Known<'a> {
     pub(crate) shards: &'a BTreeMap<u16, OrderShard>,
     /// Resources that are not this cluster's shards, though they say so.
     pub(crate) foreign: &'a [OrderShard],
-    /// The ordinals that own keys, once any do.
+    /// The ordinals that own keys or are about to, once any do.
     pub(crate) roster: Option<&'a Roster>,
+    /// Whether a ring was ever published: from then on shards may come and go.
+    pub(crate) published: bool,
+    /// The highest ordinal a shard may ever have had.
+    pub(crate) highest: Option<u16>,
+    /// Leaving shards that were found to hold nothing any more.
+    pub(crate) empty: &'a BTreeSet<u16>,
     /// The lasting id of the cluster's data.
     pub(crate) data_id: &'a str,
+}
+
+impl Known<'_> {
+    /// The roster, once it may change. Before the first ring is published the set of shards, their weights and states
+    /// stand: the first ring is planned from them, perhaps by two operators in a row.
+    pub(crate) fn settled_roster(&self) -> Option<&Roster> {
+        self.roster.filter(|_| self.published)
+    }
 }
 
 impl Plan {
@@ -80,83 +97,86 @@ impl Plan {
             .filter(move |(_, shard)| shard.step == step)
             .map(|(ordinal, _)| *ordinal)
     }
+
+    /// Ordinals of the shards that give up their keys in order to go.
+    pub(crate) fn leaving(&self) -> BTreeSet<Ordinal> {
+        let leaving = |shard: &PlannedShard| shard.spec.state == ShardState::Leaving;
+        self.shards
+            .iter()
+            .filter(|(_, shard)| leaving(shard))
+            .map(|(ordinal, _)| Ordinal(*ordinal))
+            .collect()
+    }
+
+    /// Every ordinal of the cluster.
+    pub(crate) fn roster(&self) -> Roster {
+        self.shards.keys().copied().collect()
+    }
 }
 
 /// Plans the shards.
 pub(crate) fn plan(cluster: &Cluster, known: Known<'_>) -> Plan {
-    let (roster, refusal) = members(cluster, known);
-    let mut refusals: Vec<Refusal> = refusal.into_iter().collect();
-    let mut shards: BTreeMap<u16, PlannedShard> = roster
+    let members = members::members(cluster, known);
+    let mut shards: BTreeMap<u16, PlannedShard> = members
+        .stay
         .iter()
-        .map(|ordinal| {
-            let found = known.shards.get(&ordinal);
-            let (spec, refused) = wanted(cluster, known, ordinal, found);
-            refusals.extend(refused);
-            (
-                ordinal,
-                PlannedShard {
-                    step: first_step(cluster, known, ordinal, &spec),
-                    spec,
-                },
-            )
+        .chain(&members.leave)
+        .map(|&ordinal| {
+            let spec = wanted(cluster, known, ordinal, members.leave.contains(&ordinal));
+            let step = first_step(cluster, known, ordinal, &spec);
+            (ordinal, PlannedShard { step, spec })
         })
         .collect();
+    let owners: BTreeMap<Ordinal, Weight> = members
+        .stay
+        .iter()
+        .filter(|ordinal| known.settled_roster().is_none() || !members::is_drained(cluster, **ordinal))
+        .map(|ordinal| (Ordinal(*ordinal), weight(shards[ordinal].spec.weight)))
+        .collect();
+    let mut refusals: Vec<Refusal> = members.refusal.into_iter().collect();
+    refusals.extend(owners.is_empty().then_some(Refusal::NobodyOwns));
     stagger(&mut shards, known.shards, cluster.max_unavailable);
-    Plan { shards, refusals }
+    Plan {
+        highest: known.highest.max(shards.keys().max().copied()),
+        departing: members.departing,
+        shards,
+        owners,
+        refusals,
+    }
 }
 
-/// Which ordinals the cluster consists of. Once keys are spread over them the set stands; before, it may still grow.
-fn members(cluster: &Cluster, known: Known<'_>) -> (Roster, Option<Refusal>) {
-    let roster = match known.roster {
-        Some(roster) => roster.clone(),
-        // Shards that exist stay, so that lowering the number cannot orphan a volume unseen.
-        None => (0..cluster.shards).chain(known.shards.keys().copied()).collect(),
-    };
-    let refusal = (roster.len() != usize::from(cluster.shards)).then(|| Refusal::Shards {
-        wanted: cluster.shards,
-        have: roster.len(),
-        roster: roster.clone(),
-    });
-    (roster, refusal)
+/// A weight as the ring knows it; what the schema lets through always is one.
+pub(crate) fn weight(weight: i32) -> Weight {
+    let weight = u32::try_from(weight).ok();
+    weight
+        .and_then(|weight| Weight::new(weight).ok())
+        .unwrap_or(Weight::ONE)
 }
 
-/// What a shard's resource shall say in the end, and what of the override is not done.
-fn wanted(
-    cluster: &Cluster,
-    known: Known<'_>,
-    ordinal: u16,
-    found: Option<&OrderShard>,
-) -> (OrderShardSpec, Vec<Refusal>) {
+/// What a shard's resource shall say in the end.
+fn wanted(cluster: &Cluster, known: Known<'_>, ordinal: u16, leaves: bool) -> OrderShardSpec {
     let over = cluster.overrides.get(&ordinal);
+    let found = known.shards.get(&ordinal);
     let asked = over.map_or(1, |over| over.weight);
-    // The weight stands once the shard exists: the first ring is planned from it, perhaps by two operators in a row.
-    let weight = found.map_or(asked, |found| found.spec.weight);
+    let standing = found.filter(|_| known.settled_roster().is_none());
     let mut postgres = cluster.postgres.clone();
     if let Some(image) = over.and_then(|over| over.image.clone()) {
         postgres.image = Some(image);
     }
-    let spec = OrderShardSpec {
+    OrderShardSpec {
         cluster: cluster.name.clone(),
         ordinal: ordinal.into(),
         data_id: found.map_or_else(|| known.data_id.to_owned(), |found| found.spec.data_id.clone()),
-        weight,
-        state: ShardState::Active,
+        weight: standing.map_or(asked, |found| found.spec.weight),
+        state: if leaves {
+            ShardState::Leaving
+        } else {
+            ShardState::Active
+        },
         deletion_policy: cluster.deletion_policy,
         postgres,
         template_revision: Some(template_revision().to_owned()),
-    };
-    let mut refusals = Vec::new();
-    if weight != asked {
-        refusals.push(Refusal::Weight {
-            ordinal,
-            wanted: asked,
-            have: weight,
-        });
     }
-    if over.is_some_and(|over| over.drain) {
-        refusals.push(Refusal::Drain { ordinal });
-    }
-    (spec, refusals)
 }
 
 fn first_step(cluster: &Cluster, known: Known<'_>, ordinal: u16, spec: &OrderShardSpec) -> Step {
@@ -173,7 +193,7 @@ fn first_step(cluster: &Cluster, known: Known<'_>, ordinal: u16, spec: &OrderSha
 /// Holds back updates so that no more than `max_unavailable` shards are unready at once because of them.
 ///
 /// A shard that is unready already loses nothing by an update, and the update may be what mends it: it goes first, and
-/// counts. A change that restarts nothing is not counted.
+/// counts. A change that restarts nothing is not counted, and is never held back.
 fn stagger(shards: &mut BTreeMap<u16, PlannedShard>, found: &BTreeMap<u16, OrderShard>, max_unavailable: usize) {
     let ready = |ordinal: &u16| found.get(ordinal).is_some_and(shard_is_ready);
     let mut free = max_unavailable.saturating_sub(shards.keys().filter(|ordinal| !ready(ordinal)).count());
@@ -187,12 +207,8 @@ fn stagger(shards: &mut BTreeMap<u16, PlannedShard>, found: &BTreeMap<u16, Order
         if free > 0 {
             free -= 1;
         } else {
-            let deletion_policy = shard.spec.deletion_policy;
-            *shard = PlannedShard {
-                step: Step::Hold,
-                spec: found.spec.clone(),
-            };
-            shard.spec.deletion_policy = deletion_policy;
+            shard.step = Step::Hold;
+            shard.spec.postgres = found.spec.postgres.clone();
         }
     }
 }

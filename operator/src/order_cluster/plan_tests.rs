@@ -4,7 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use super::*;
 use crate::{
     conditions::{Reason, Standing},
-    order_cluster::{build, fixtures::cluster},
+    order_cluster::{
+        build,
+        fixtures::{cluster, known},
+    },
 };
 
 #[derive(Clone, Copy)]
@@ -42,15 +45,6 @@ fn set_ready(shard: &mut OrderShard, ready: bool) {
     });
 }
 
-fn known(shards: &BTreeMap<u16, OrderShard>) -> Known<'_> {
-    Known {
-        shards,
-        foreign: &[],
-        roster: None,
-        data_id: "data",
-    }
-}
-
 fn steps(plan: &Plan) -> Vec<(u16, Step)> {
     plan.shards
         .iter()
@@ -61,14 +55,14 @@ fn steps(plan: &Plan) -> Vec<(u16, Step)> {
 fn running(shards: u16) -> (Cluster, BTreeMap<u16, OrderShard>, Roster) {
     let cluster = cluster(shards);
     let none = BTreeMap::new();
-    let found = carried_out(&cluster, &plan(&cluster, known(&none)));
+    let found = carried_out(&cluster, &plan(&cluster, known(&none, None)));
     (cluster, found, (0..shards).collect())
 }
 
 #[test]
 fn a_new_cluster_gets_all_its_shards_at_once() {
     let none = BTreeMap::new();
-    let plan = plan(&cluster(3), known(&none));
+    let plan = plan(&cluster(3), known(&none, None));
     assert_eq!(steps(&plan), [(0, Step::Create), (1, Step::Create), (2, Step::Create)]);
     assert_eq!(plan.refusals, []);
     assert_eq!(plan.shards[&2].spec.data_id, "data");
@@ -77,98 +71,139 @@ fn a_new_cluster_gets_all_its_shards_at_once() {
 #[test]
 fn a_cluster_as_it_should_be_is_left_alone() {
     let (cluster, found, roster) = running(3);
-    let plan = plan(
-        &cluster,
-        Known {
-            roster: Some(&roster),
-            ..known(&found)
-        },
-    );
+    let plan = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(steps(&plan), [(0, Step::Keep), (1, Step::Keep), (2, Step::Keep)]);
 }
 
 #[test]
-fn before_keys_are_spread_a_cluster_may_still_grow_but_not_shrink() {
+fn before_keys_are_spread_a_cluster_may_still_grow_and_nothing_that_exists_is_dropped() {
     let (mut cluster, found, _) = running(3);
     cluster.shards = 4;
-    let grown = plan(&cluster, known(&found));
-    assert_eq!(steps(&grown)[3], (3, Step::Create));
-    assert_eq!(grown.refusals, []);
+    assert_eq!(steps(&plan(&cluster, known(&found, None)))[3], (3, Step::Create));
 
     cluster.shards = 2;
-    let shrunk = plan(&cluster, known(&found));
+    let shrunk = plan(&cluster, known(&found, None));
     assert_eq!(steps(&shrunk).len(), 3);
-    assert!(matches!(
-        shrunk.refusals[..],
-        [Refusal::Shards { wanted: 2, have: 3, .. }]
-    ));
+    assert!(shrunk.leaving().is_empty());
 }
 
 #[test]
-fn once_keys_are_spread_another_number_of_shards_is_refused_and_nothing_else_is() {
+fn more_shards_are_made_at_once_and_a_change_of_their_postgres_waits_for_them() {
     let (mut cluster, found, roster) = running(3);
     cluster.shards = 5;
     cluster.postgres.image = Some("other".to_owned());
-    let plan = plan(
+    let plan = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(
+        steps(&plan),
+        [
+            (0, Step::Hold),
+            (1, Step::Hold),
+            (2, Step::Hold),
+            (3, Step::Create),
+            (4, Step::Create)
+        ]
+    );
+    assert_eq!(plan.refusals, []);
+    assert_eq!(plan.owners.len(), 5);
+    assert_eq!(plan.highest, Some(4));
+}
+
+#[test]
+fn fewer_shards_let_the_highest_leave_and_take_it_back_with_the_number() {
+    let (mut cluster, mut found, roster) = running(3);
+    cluster.shards = 2;
+    let smaller = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(steps(&smaller), [(0, Step::Keep), (1, Step::Keep), (2, Step::Update)]);
+    assert_eq!(smaller.shards[&2].spec.state, ShardState::Leaving);
+    assert_eq!(smaller.owners.keys().map(|o| o.get()).collect::<Vec<_>>(), [0, 1]);
+
+    found.get_mut(&2).unwrap().spec = smaller.shards[&2].spec.clone();
+    cluster.shards = 3;
+    let again = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(again.shards[&2].spec.state, ShardState::Active);
+    assert_eq!(again.owners.len(), 3);
+}
+
+#[test]
+fn a_shard_struck_off_the_roster_departs_whatever_the_specification_says_now() {
+    let (mut cluster, mut found, roster) = running(3);
+    cluster.shards = 2;
+    let empty = BTreeSet::from([2]);
+    let leaving = plan(&cluster, known(&found, Some(&roster)));
+    found.get_mut(&2).unwrap().spec = leaving.shards[&2].spec.clone();
+    let struck = plan(
         &cluster,
         Known {
-            roster: Some(&roster),
-            ..known(&found)
+            empty: &empty,
+            ..known(&found, Some(&roster))
         },
     );
-    assert_eq!(steps(&plan), [(0, Step::Update), (1, Step::Hold), (2, Step::Hold)]);
-    assert_eq!(
-        plan.refusals[0].to_string(),
-        "spec.shards is 5, but the keys are spread over 3 shards (0-2), and moving keys between shards is not \
-         supported yet: set spec.shards back to 3"
+    assert_eq!(struck.departing, empty);
+    assert_eq!(struck.roster().to_string(), "0-1");
+
+    cluster.shards = 3;
+    let roster = struck.roster();
+    let grown = plan(
+        &cluster,
+        Known {
+            highest: Some(2),
+            ..known(&found, Some(&roster))
+        },
     );
+    assert_eq!(grown.departing, empty);
+    assert_eq!(grown.roster().to_string(), "0-1,3");
+}
+
+#[test]
+fn a_shard_that_was_left_out_of_the_roster_by_an_accident_is_taken_in_again() {
+    let (cluster, found, _) = running(3);
+    let roster: Roster = "0-1".parse().unwrap();
+    let plan = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(plan.roster().to_string(), "0-2");
+    assert!(plan.departing.is_empty());
 }
 
 #[test]
 fn a_shard_of_the_roster_that_is_gone_is_made_again_not_given_up() {
     let (cluster, mut found, roster) = running(3);
     found.remove(&1);
-    let plan = plan(
-        &cluster,
-        Known {
-            roster: Some(&roster),
-            ..known(&found)
-        },
-    );
+    let plan = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(steps(&plan), [(0, Step::Keep), (1, Step::Create), (2, Step::Keep)]);
     assert_eq!(plan.refusals, []);
 }
 
 #[test]
-fn weights_and_drain_of_running_shards_are_refused_and_the_weight_stands() {
-    let (mut cluster, found, roster) = running(2);
-    let over = |weight: i32, drain: bool| crds::ShardOverride {
-        ordinal: 1,
+fn weights_and_drain_of_running_shards_are_taken_over_once_a_ring_is_published() {
+    let (mut cluster, found, roster) = running(3);
+    let over = |ordinal: u16, weight: i32, drain: bool| crds::ShardOverride {
+        ordinal: ordinal.into(),
         weight,
         drain,
         image: None,
     };
-    cluster.overrides.insert(1, over(2, true));
-    let plan = plan(
+    cluster.overrides.insert(1, over(1, 2, false));
+    cluster.overrides.insert(2, over(2, 1, true));
+    let before = plan(
         &cluster,
         Known {
-            roster: Some(&roster),
-            ..known(&found)
+            published: false,
+            ..known(&found, Some(&roster))
         },
     );
-    assert_eq!(
-        plan.refusals,
-        [
-            Refusal::Weight {
-                ordinal: 1,
-                wanted: 2,
-                have: 1
-            },
-            Refusal::Drain { ordinal: 1 }
-        ]
-    );
-    assert_eq!(plan.shards[&1].spec.weight, 1);
-    assert_eq!(plan.shards[&1].step, Step::Keep);
+    assert_eq!(before.shards[&1].spec.weight, 1, "the first ring is planned from it");
+    assert_eq!(before.owners.len(), 3);
+
+    let after = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(after.shards[&1].spec.weight, 2);
+    assert_eq!(after.shards[&1].step, Step::Update);
+    let owners: Vec<_> = after.owners.iter().map(|(o, w)| (o.get(), w.get())).collect();
+    assert_eq!(owners, [(0, 1), (1, 2)]);
+    assert_eq!(after.shards[&2].spec.state, ShardState::Active, "drained, it stays");
+
+    cluster.overrides.insert(0, over(0, 1, true));
+    cluster.overrides.insert(1, over(1, 1, true));
+    let nobody = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(nobody.refusals, [Refusal::NobodyOwns]);
 }
 
 #[test]
@@ -176,13 +211,7 @@ fn a_change_goes_through_ready_shards_a_few_at_a_time() {
     let (mut cluster, mut found, roster) = running(4);
     cluster.postgres.image = Some("other".to_owned());
     cluster.max_unavailable = 2;
-    let first = plan(
-        &cluster,
-        Known {
-            roster: Some(&roster),
-            ..known(&found)
-        },
-    );
+    let first = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(first.with_step(Step::Update).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(first.with_step(Step::Hold).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(
@@ -195,13 +224,7 @@ fn a_change_goes_through_ready_shards_a_few_at_a_time() {
         found.get_mut(&ordinal).unwrap().spec = first.shards[&ordinal].spec.clone();
     }
     set_ready(found.get_mut(&0).unwrap(), false);
-    let next = plan(
-        &cluster,
-        Known {
-            roster: Some(&roster),
-            ..known(&found)
-        },
-    );
+    let next = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(
         steps(&next),
         [(0, Step::Keep), (1, Step::Keep), (2, Step::Update), (3, Step::Hold)]
@@ -253,13 +276,7 @@ fn a_shard_that_is_unready_already_gets_the_change_first_and_counts() {
     let (mut cluster, mut found, roster) = running(3);
     set_ready(found.get_mut(&2).unwrap(), false);
     cluster.postgres.image = Some("mended".to_owned());
-    let plan = plan(
-        &cluster,
-        Known {
-            roster: Some(&roster),
-            ..known(&found)
-        },
-    );
+    let plan = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(steps(&plan), [(0, Step::Hold), (1, Step::Hold), (2, Step::Update)]);
 }
 
@@ -276,23 +293,11 @@ fn a_shard_that_has_not_seen_its_newest_specification_is_not_ready() {
 fn a_new_deletion_policy_reaches_every_shard_at_once() {
     let (mut cluster, found, roster) = running(3);
     cluster.deletion_policy = crds::DeletionPolicy::Delete;
-    let alone = plan(
-        &cluster,
-        Known {
-            roster: Some(&roster),
-            ..known(&found)
-        },
-    );
+    let alone = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(alone.with_step(Step::Update).count(), 3);
 
     cluster.postgres.image = Some("other".to_owned());
-    let with_more = plan(
-        &cluster,
-        Known {
-            roster: Some(&roster),
-            ..known(&found)
-        },
-    );
+    let with_more = plan(&cluster, known(&found, Some(&roster)));
     for shard in with_more.shards.values() {
         assert_eq!(shard.spec.deletion_policy, crds::DeletionPolicy::Delete);
     }
@@ -313,9 +318,8 @@ fn a_shard_being_deleted_is_awaited_and_a_name_that_is_taken_is_not_overwritten(
     let plan = plan(
         &cluster,
         Known {
-            roster: Some(&roster),
             foreign: &foreign,
-            ..known(&found)
+            ..known(&found, Some(&roster))
         },
     );
     assert_eq!(steps(&plan), [(0, Step::AwaitDeletion), (1, Step::Taken)]);

@@ -5,19 +5,19 @@ use std::{
     time::Duration,
 };
 
-use crds::{OrderShard, ShardState};
+use crds::{Durability, OrderShard, Postgres, ShardState};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{ResourceExt, api::PostParams};
-use ring::{Epoch, Ordinal, Range, Ring, Shard, Tokens, Weight};
+use ring::{Epoch, Ordinal, Range, Ring, Shard, Tokens};
 use tracing::info;
 
 use super::{
-    Error, Operator, apply,
-    books::Keeper,
-    build, chain, names,
+    Error, Operator, apply, build, chain,
+    masters::Keeper,
+    names,
     observe::Observed,
-    plan::Plan,
+    plan::{self, Plan},
     record::Record,
     ring_truth::{ShardBook, Truth, truth},
     validate::Cluster,
@@ -52,15 +52,28 @@ impl RingState {
     }
 }
 
+/// What settling the ring came to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settled {
+    pub(crate) ring: RingState,
+    /// Who owns what, where it is known.
+    pub(crate) tokens: Option<Tokens>,
+    /// Whether the books were read and ranges were found on their way.
+    pub(crate) in_flight: bool,
+    /// The shards that the published ring lists.
+    pub(crate) listed: BTreeSet<Ordinal>,
+}
+
 /// Makes the published ring what the shards' books say.
 pub(crate) async fn settle(
     operator: &Operator,
     cluster: &Cluster,
     observed: &Observed,
+    record: &Record,
     plan: &Plan,
     shards: &BTreeMap<u16, OrderShard>,
-) -> Result<RingState, Error> {
-    let mut record = observed.record.clone();
+) -> Result<Settled, Error> {
+    let mut record = record.clone();
     let published = record.epoch;
     if let Some(damage) = observed.ring.damage() {
         let note = format!(
@@ -69,22 +82,60 @@ pub(crate) async fn settle(
         );
         operator.warn_once(cluster, "RingDamaged", note).await;
     }
-    let tokens = match read_truth(operator, cluster, observed, plan, shards).await {
-        Truth::Owned(tokens) => tokens,
+    let unsettled = |ring: RingState| {
+        let before = observed.ring.intact().map(listed_in).unwrap_or_default();
+        Ok(Settled {
+            ring,
+            tokens: None,
+            in_flight: false,
+            listed: before,
+        })
+    };
+    let shards = without_newcomers(observed, &record, shards);
+    let (tokens, in_flight) = match read_truth(operator, cluster, observed, plan, &shards).await {
+        Truth::Owned { tokens, in_flight } => (tokens, in_flight),
         Truth::Founding { tokens, claims } if record.epoch.is_none() => {
-            found(operator, cluster, observed, &mut record, shards, claims).await?;
-            tokens
+            found(operator, cluster, observed, &mut record, &shards, claims).await?;
+            (tokens, false)
         }
         Truth::Founding { claims, .. } => {
-            return Ok(RingState::Broken {
-                published,
-                why: lost(&claims),
-            });
+            let why = lost(&claims);
+            return unsettled(RingState::Broken { published, why });
         }
-        Truth::Unread(why) => return Ok(RingState::Unread { published, why }),
-        Truth::Broken(why) => return Ok(RingState::Broken { published, why }),
+        Truth::Unread(why) => return unsettled(RingState::Unread { published, why }),
+        Truth::Broken(why) => return unsettled(RingState::Broken { published, why }),
     };
-    publish(operator, cluster, observed, record, shards, tokens).await
+    let (ring, listed) = publish(operator, cluster, observed, plan, record, &shards, &tokens).await?;
+    Ok(Settled {
+        ring,
+        tokens: Some(tokens),
+        in_flight,
+        listed,
+    })
+}
+
+fn listed_in(ring: &Ring) -> BTreeSet<Ordinal> {
+    ring.shards().iter().map(|shard| shard.ordinal).collect()
+}
+
+/// The shards that may be listed. One whose database has never been set up is not, and has no book to be read, if the
+/// newest ring does not know it either: keys come to a shard only after a ring has listed it.
+fn without_newcomers(
+    observed: &Observed,
+    record: &Record,
+    shards: &BTreeMap<u16, OrderShard>,
+) -> BTreeMap<u16, OrderShard> {
+    let newest = observed.ring.intact();
+    let newest = newest.filter(|ring| record.epoch.is_some_and(|known| ring.epoch() >= known));
+    let Some(listed) = newest.map(listed_in) else {
+        return shards.clone();
+    };
+    let set_up = |shard: &OrderShard| shard.status.as_ref().is_some_and(|status| status.initialised);
+    shards
+        .iter()
+        .filter(|(ordinal, shard)| listed.contains(&Ordinal(**ordinal)) || set_up(shard))
+        .map(|(ordinal, shard)| (*ordinal, shard.clone()))
+        .collect()
 }
 
 /// A ring was published, so these shards owned keys; now their books are empty.
@@ -97,7 +148,7 @@ fn lost(claims: &BTreeMap<Ordinal, Vec<Range>>) -> String {
     )
 }
 
-/// The published ring while it is known to agree with the books, else what the books say.
+/// What the mover has just read, the published ring while it is known to agree with the books, else what the books say.
 async fn read_truth(
     operator: &Operator,
     cluster: &Cluster,
@@ -105,13 +156,24 @@ async fn read_truth(
     plan: &Plan,
     shards: &BTreeMap<u16, OrderShard>,
 ) -> Truth {
+    if let Some((tokens, in_flight)) = operator.movers.truth(&cluster.uid) {
+        return Truth::Owned { tokens, in_flight };
+    }
     if let (Some(ring), Some(map)) = (observed.ring.intact(), &observed.ring.map)
         && operator.memory.trusts(&cluster.uid, &build::encoded_ring(map).digest)
     {
-        return Truth::Owned(ring.tokens().clone());
+        return Truth::Owned {
+            tokens: ring.tokens().clone(),
+            in_flight: false,
+        };
     }
+    let listed = observed.ring.intact().map(listed_in).unwrap_or_default();
+    let needed = |ordinal: &&u16| listed.is_empty() || listed.contains(&Ordinal(**ordinal));
     let missing = plan.shards.keys().filter(|ordinal| !shards.contains_key(ordinal));
-    let missing: BTreeMap<_, _> = missing.map(|o| (Ordinal(*o), "it does not exist".to_owned())).collect();
+    let missing: BTreeMap<_, _> = missing
+        .filter(needed)
+        .map(|o| (Ordinal(*o), "it does not exist".to_owned()))
+        .collect();
     if !missing.is_empty() {
         return Truth::Unread(missing);
     }
@@ -125,26 +187,33 @@ async fn read_truth(
 }
 
 async fn read_book(operator: &Operator, cluster: &Cluster, ordinal: u16, shard: &OrderShard) -> (Ordinal, ShardBook) {
-    let weight = u32::try_from(shard.spec.weight)
-        .ok()
-        .and_then(|w| Weight::new(w).ok())
-        .unwrap_or(Weight::ONE);
-    let rows = match keeper(cluster, shard) {
+    let weight = plan::weight(shard.spec.weight);
+    let view = match keeper(cluster, shard) {
         Ok(keeper) => operator.books.read(&keeper).await.map_err(|error| chain(&error)),
         Err(why) => Err(why),
     };
-    (Ordinal(ordinal), ShardBook { weight, rows })
+    (Ordinal(ordinal), ShardBook { weight, view })
 }
 
 /// The shard's master, once the database has been set up.
-fn keeper(cluster: &Cluster, shard: &OrderShard) -> Result<Keeper, String> {
+pub(crate) fn keeper(cluster: &Cluster, shard: &OrderShard) -> Result<Keeper, String> {
     let status = shard.status.as_ref().filter(|status| status.initialised);
     let status = status.ok_or_else(|| "its database is not set up yet".to_owned())?;
     let master = status.master.clone().ok_or_else(|| "it has no master".to_owned())?;
+    let ordinal = u16::try_from(shard.spec.ordinal).map_err(|_| "its ordinal is no ordinal".to_owned())?;
+    let name = shard.name_any();
+    let Postgres {
+        durability, instances, ..
+    } = shard.spec.postgres;
+    let members = (0..instances).map(|instance| format!("{name}-{instance}"));
     Ok(Keeper {
         namespace: cluster.namespace.clone(),
         cluster: cluster.name.clone(),
-        shard: shard.name_any(),
+        ordinal: Ordinal(ordinal),
+        hosts: names::member_hosts(&cluster.namespace, &name, instances),
+        others: members.filter(|member| *member != master).collect(),
+        synchronous: durability != Durability::None && instances > 1,
+        shard: name,
         master,
     })
 }
@@ -185,36 +254,38 @@ async fn found(
     Ok(())
 }
 
-/// Publishes the ring if it differs from what is published.
+/// Publishes the ring if it differs from what is published. Also which shards the published one lists.
 async fn publish(
     operator: &Operator,
     cluster: &Cluster,
     observed: &Observed,
+    plan: &Plan,
     mut record: Record,
     shards: &BTreeMap<u16, OrderShard>,
-    tokens: Tokens,
-) -> Result<RingState, Error> {
-    let members = members(cluster, shards, &tokens);
-    let metadata = build::ring_metadata(cluster, &record.data_id);
+    tokens: &Tokens,
+) -> Result<(RingState, BTreeSet<Ordinal>), Error> {
+    let members = members(cluster, plan, shards, tokens);
+    let metadata = build::ring_metadata(cluster, &record);
+    let before = observed.ring.intact().map(listed_in).unwrap_or_default();
     if let (Some(ring), Some(map)) = (observed.ring.intact(), &observed.ring.map)
         && record.epoch.is_some_and(|known| ring.epoch() >= known)
-        && ring.tokens() == &tokens
+        && ring.tokens() == tokens
         && ring.shards() == members
     {
         if !covers(&serde_json::json!(map.metadata), &serde_json::json!(metadata)) {
             write(operator, cluster, build::ring_config_map(metadata, Some(map), ring)).await?;
         }
         operator.memory.verified(&cluster.uid, &build::encoded_ring(map).digest);
-        return Ok(RingState::Current(ring.epoch()));
+        return Ok((RingState::Current(ring.epoch()), before));
     }
     if let Some(wait) = operator.memory.publish_after(&cluster.uid) {
-        return Ok(RingState::Soon(record.epoch, wait));
+        return Ok((RingState::Soon(record.epoch, wait), before));
     }
     let epoch = record.epoch.unwrap_or_default().next();
-    let ring = Ring::new(epoch, members, tokens)?;
+    let ring = Ring::new(epoch, members, tokens.clone())?;
     // The epoch is used up before it is seen: no crash in between can make it appear twice.
     record.epoch = Some(epoch);
-    record.roster = Some(shards.keys().copied().collect());
+    record.roster = Some(plan.roster());
     apply::record(operator, cluster, observed, &record).await?;
     let map = write(
         operator,
@@ -227,26 +298,33 @@ async fn publish(
         .memory
         .verified(&cluster.uid, &build::encoded_ring(&map).digest);
     let note = format!("Published the ring of {} shards, epoch {epoch}", shards.len());
-    operator.tell(cluster, "RingPublished", note).await;
-    Ok(RingState::Current(epoch))
+    if before == listed_in(&ring) && operator.movers.is_moving(&cluster.uid) {
+        // Every two seconds while keys move: nobody wants these as events.
+        info!(cluster = cluster.name, namespace = cluster.namespace, note);
+    } else {
+        operator.tell(cluster, "RingPublished", note).await;
+    }
+    Ok((RingState::Current(epoch), listed_in(&ring)))
 }
 
 /// The shards as the ring lists them.
-fn members(cluster: &Cluster, shards: &BTreeMap<u16, OrderShard>, tokens: &Tokens) -> Vec<Shard> {
-    let owners: BTreeSet<Ordinal> = tokens.as_slice().iter().map(|token| token.ordinal).collect();
+fn members(cluster: &Cluster, plan: &Plan, shards: &BTreeMap<u16, OrderShard>, tokens: &Tokens) -> Vec<Shard> {
+    let holders: BTreeSet<Ordinal> = tokens.as_slice().iter().map(|token| token.ordinal).collect();
+    let leaves = |ordinal: Ordinal, shard: &OrderShard| {
+        let drained = !plan.owners.is_empty() && !plan.owners.contains_key(&ordinal);
+        drained || shard.spec.state == ShardState::Leaving
+    };
     shards
         .iter()
         .map(|(ordinal, shard)| {
             let ordinal = Ordinal(*ordinal);
             let name = shard.name_any();
             Shard {
-                hosts: (0..shard.spec.postgres.instances)
-                    .map(|instance| names::member_host(&cluster.namespace, &name, instance))
-                    .collect(),
-                state: match shard.spec.state {
-                    ShardState::Leaving => ring::ShardState::Leaving,
-                    ShardState::Active if owners.contains(&ordinal) => ring::ShardState::Active,
-                    ShardState::Active => ring::ShardState::Joining,
+                hosts: names::member_hosts(&cluster.namespace, &name, shard.spec.postgres.instances),
+                state: match (leaves(ordinal, shard), holders.contains(&ordinal)) {
+                    (true, _) => ring::ShardState::Leaving,
+                    (false, true) => ring::ShardState::Active,
+                    (false, false) => ring::ShardState::Joining,
                 },
                 ordinal,
                 name,

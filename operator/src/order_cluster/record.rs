@@ -2,7 +2,8 @@
 //!
 //! * the lasting id of its data: on the system Secret, the ring and each shard;
 //! * the highest epoch a ring ever had: on the system Secret, in the ring and in the status;
-//! * the ordinals that share the keys: on the system Secret and in the ring.
+//! * the ordinals that share the keys, or are about to: on the system Secret and in the ring;
+//! * the highest ordinal a shard ever had: on the system Secret and the ring, and never below one that is in use.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,10 @@ pub(crate) struct Record {
     pub(crate) data_id: String,
     /// The highest epoch a ring may have been published with. `None`: there never was one.
     pub(crate) epoch: Option<Epoch>,
-    /// The shards that own keys. `None`: nobody does yet.
+    /// The shards that own keys or are about to. `None`: nobody does yet.
     pub(crate) roster: Option<Roster>,
+    /// The highest ordinal a shard may ever have had: none of them is given to another shard.
+    pub(crate) highest: Option<u16>,
 }
 
 /// Where a record is read from.
@@ -59,11 +62,34 @@ impl Record {
                 from.ring
                     .map(|ring| ring.shards().iter().map(|shard| shard.ordinal.get()).collect())
             });
+        let written = |text: Option<&String>| text.and_then(|text| text.parse::<u16>().ok());
+        let own = |shard: &&OrderShard| shard.owner_references().iter().any(|owner| owner.uid == uid);
+        let in_use = from.shards.iter().filter(own);
+        let in_use = in_use.filter_map(|shard| u16::try_from(shard.spec.ordinal).ok());
+        let highest = [
+            written(on_secret(labels::HIGHEST_ORDINAL)),
+            written(on_ring(labels::HIGHEST_ORDINAL)),
+            roster.as_ref().and_then(Roster::highest),
+            from.ring
+                .and_then(|ring| ring.shards().iter().map(|shard| shard.ordinal.get()).max()),
+        ];
         Self {
             data_id: data_id.clone(),
             epoch: epochs.into_iter().flatten().max(),
+            highest: highest.into_iter().flatten().chain(in_use).max(),
             roster,
         }
+    }
+
+    /// As annotations of the ring.
+    pub(crate) fn ring_annotations(&self) -> BTreeMap<String, String> {
+        let mut annotations = BTreeMap::from([(labels::DATA_ID.to_owned(), self.data_id.clone())]);
+        annotations.extend(self.highest_annotation());
+        annotations
+    }
+
+    fn highest_annotation(&self) -> Option<(String, String)> {
+        Some((labels::HIGHEST_ORDINAL.to_owned(), self.highest?.to_string()))
     }
 
     /// As annotations of the system Secret.
@@ -75,6 +101,7 @@ impl Record {
         if let Some(roster) = &self.roster {
             annotations.insert(labels::ROSTER.to_owned(), roster.to_string());
         }
+        annotations.extend(self.highest_annotation());
         annotations
     }
 }

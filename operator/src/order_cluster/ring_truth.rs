@@ -6,22 +6,26 @@
 
 use std::collections::BTreeMap;
 
+use moves::{RangeRow, RangeState, ShardView};
 use ring::{Generation, Ordinal, Range, Tokens, Weight};
-use store::admin::{OwnedRange, RangeState};
 
 /// What is known of one shard.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardBook {
     pub(crate) weight: Weight,
-    /// The rows of its `range_owners`, or why they could not be read.
-    pub(crate) rows: Result<Vec<OwnedRange>, String>,
+    /// What its database says of ranges and moves, or why it could not be read.
+    pub(crate) view: Result<ShardView, String>,
 }
 
 /// What the books come to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Truth {
     /// Every position has its owner.
-    Owned(Tokens),
+    Owned {
+        tokens: Tokens,
+        /// Whether ranges are changing hands, or have done so and are not cleaned up yet.
+        in_flight: bool,
+    },
     /// Nobody owns anything yet, or the first ranges were given out in part: these are still to be given.
     Founding {
         tokens: Tokens,
@@ -35,37 +39,45 @@ pub(crate) enum Truth {
 
 /// Reads the truth from the books of ALL shards of the cluster.
 pub(crate) fn truth(books: &BTreeMap<Ordinal, ShardBook>) -> Truth {
-    let mut read = BTreeMap::new();
+    let mut world = BTreeMap::new();
     let mut unread = BTreeMap::new();
     for (ordinal, book) in books {
-        match &book.rows {
-            Ok(rows) => drop(read.insert(*ordinal, rows.as_slice())),
+        match &book.view {
+            Ok(view) => drop(world.insert(*ordinal, view.clone())),
             Err(why) => drop(unread.insert(*ordinal, why.clone())),
         }
     }
     if !unread.is_empty() {
         return Truth::Unread(unread);
     }
-    let owned = read
-        .iter()
-        .flat_map(|(ordinal, rows)| rows.iter().filter(|row| row.is_here()).map(|row| (row.range, *ordinal)));
-    match Tokens::from_ranges(owned) {
-        Ok(tokens) => Truth::Owned(tokens),
-        Err(gap) => found(books, &read).unwrap_or_else(|why| Truth::Broken(format!("{gap}; {why}"))),
+    match moves::truth(&world) {
+        Ok(tokens) => Truth::Owned {
+            tokens,
+            in_flight: in_flight(&world),
+        },
+        Err(gap) => found(books, &world).unwrap_or_else(|why| Truth::Broken(format!("{}; {why}", gap.0))),
     }
 }
 
+/// Whether any range is on its way, or any row of one that was is still in the wrong place.
+pub(crate) fn in_flight(world: &BTreeMap<Ordinal, ShardView>) -> bool {
+    let settled = |row: &RangeRow| matches!(row.state, RangeState::Owned | RangeState::Cleaned);
+    world
+        .values()
+        .any(|view| !view.copies.is_empty() || !view.rows.iter().all(settled))
+}
+
 /// The first plan, if the books are those of a cluster that has been given none or only a part of it.
-fn found(books: &BTreeMap<Ordinal, ShardBook>, read: &BTreeMap<Ordinal, &[OwnedRange]>) -> Result<Truth, String> {
+fn found(books: &BTreeMap<Ordinal, ShardBook>, world: &BTreeMap<Ordinal, ShardView>) -> Result<Truth, String> {
     let shards: Vec<(Ordinal, Weight)> = books.iter().map(|(ordinal, book)| (*ordinal, book.weight)).collect();
     let tokens = ring::plan(None, &shards).map_err(|error| format!("no first ring can be planned: {error}"))?;
     let mut claims: BTreeMap<Ordinal, Vec<Range>> = BTreeMap::new();
     for (range, ordinal) in tokens.ranges() {
         claims.entry(ordinal).or_default().push(range);
     }
-    for (ordinal, rows) in read.iter().filter(|(_, rows)| !rows.is_empty()) {
+    for (ordinal, view) in world.iter().filter(|(_, view)| !view.rows.is_empty()) {
         let first = claims.remove(ordinal).unwrap_or_default();
-        if !is_exactly(rows, &first) {
+        if !is_exactly(&view.rows, &first) {
             return Err(format!(
                 "shard {ordinal} has owned other ranges than those of the first ring, so this is not an \
                  unfinished beginning: bring back the shard or the volume that owned what is missing"
@@ -76,7 +88,7 @@ fn found(books: &BTreeMap<Ordinal, ShardBook>, read: &BTreeMap<Ordinal, &[OwnedR
 }
 
 /// Whether a book holds just these ranges as they were first given.
-fn is_exactly(rows: &[OwnedRange], ranges: &[Range]) -> bool {
+fn is_exactly(rows: &[RangeRow], ranges: &[Range]) -> bool {
     let mut have: Vec<Range> = rows
         .iter()
         .filter(|row| row.state == RangeState::Owned && row.generation == Generation(1))

@@ -1,26 +1,51 @@
+use moves::{Attempt, MoveId, RangeRow, Timeline};
+use row_id::Uuid;
+
 use super::*;
 
-fn row(range: Range, state: RangeState) -> OwnedRange {
-    OwnedRange {
+fn row(range: Range, state: RangeState) -> RangeRow {
+    RangeRow {
         range_id: 1,
         range,
         generation: Generation(1),
         state,
+        move_id: None,
+        attempt: Attempt(0),
+        verified_attempt: None,
         target: None,
+        expired: false,
     }
 }
 
-fn book(rows: Vec<OwnedRange>) -> ShardBook {
+fn book(rows: Vec<RangeRow>) -> ShardBook {
     ShardBook {
         weight: Weight::ONE,
-        rows: Ok(rows),
+        view: Ok(ShardView {
+            ordinal: Ordinal(0),
+            term: Timeline(1),
+            rows,
+            copies: Vec::new(),
+            slots: Vec::new(),
+            subscriptions: Vec::new(),
+            publications: Vec::new(),
+        }),
     }
+}
+
+fn insert(books: &mut BTreeMap<Ordinal, ShardBook>, ordinal: u16, rows: Vec<RangeRow>) {
+    let mut book = book(rows);
+    if let Ok(view) = &mut book.view {
+        view.ordinal = Ordinal(ordinal);
+    }
+    books.insert(Ordinal(ordinal), book);
 }
 
 fn empty_books(shards: u16) -> BTreeMap<Ordinal, ShardBook> {
-    (0..shards)
-        .map(|ordinal| (Ordinal(ordinal), book(Vec::new())))
-        .collect()
+    let mut books = BTreeMap::new();
+    for ordinal in 0..shards {
+        insert(&mut books, ordinal, Vec::new());
+    }
+    books
 }
 
 fn claims_of(truth: Truth) -> BTreeMap<Ordinal, Vec<Range>> {
@@ -32,7 +57,7 @@ fn claims_of(truth: Truth) -> BTreeMap<Ordinal, Vec<Range>> {
 
 fn claim(books: &mut BTreeMap<Ordinal, ShardBook>, ordinal: u16, ranges: &[Range]) {
     let rows = ranges.iter().map(|range| row(*range, RangeState::Owned)).collect();
-    books.insert(Ordinal(ordinal), book(rows));
+    insert(books, ordinal, rows);
 }
 
 fn broken(truth: Truth) -> String {
@@ -62,7 +87,8 @@ fn after_any_part_of_the_beginning_the_rest_of_the_same_plan_follows() {
             claim(&mut books, ordinal, &plan[&Ordinal(ordinal)]);
         }
         match truth(&books) {
-            Truth::Owned(tokens) => {
+            Truth::Owned { tokens, in_flight } => {
+                assert!(!in_flight);
                 assert_eq!(told, 15);
                 assert_eq!(tokens.ranges().len(), plan.values().map(Vec::len).sum::<usize>());
             }
@@ -82,7 +108,7 @@ fn after_any_part_of_the_beginning_the_rest_of_the_same_plan_follows() {
 #[test]
 fn one_book_that_cannot_be_read_stops_everything() {
     let mut books = empty_books(3);
-    books.get_mut(&Ordinal(1)).unwrap().rows = Err("no answer".to_owned());
+    books.get_mut(&Ordinal(1)).unwrap().view = Err("no answer".to_owned());
     assert_eq!(
         truth(&books),
         Truth::Unread(BTreeMap::from([(Ordinal(1), "no answer".to_owned())]))
@@ -100,17 +126,20 @@ fn ranges_that_moved_are_as_the_books_say_not_as_any_plan_would_have_it() {
             hi: ring::POSITIONS,
         },
     );
-    books.insert(
-        Ordinal(0),
-        book(vec![row(low, RangeState::Frozen), row(high, RangeState::Cleaned)]),
+    insert(
+        &mut books,
+        0,
+        vec![row(low, RangeState::Frozen), row(high, RangeState::Cleaned)],
     );
-    books.insert(
-        Ordinal(1),
-        book(vec![row(high, RangeState::Owned), row(low, RangeState::Importing)]),
+    insert(
+        &mut books,
+        1,
+        vec![row(high, RangeState::Owned), row(low, RangeState::Importing)],
     );
-    let Truth::Owned(tokens) = truth(&books) else {
+    let Truth::Owned { tokens, in_flight } = truth(&books) else {
         panic!("{books:?}")
     };
+    assert!(in_flight);
     assert_eq!(tokens.ranges(), [(low, Ordinal(0)), (high, Ordinal(1))]);
 }
 
@@ -132,8 +161,8 @@ fn a_range_of_a_later_generation_is_not_part_of_a_beginning() {
     let plan = claims_of(truth(&empty_books(2)));
     let mut books = empty_books(2);
     claim(&mut books, 0, &plan[&Ordinal(0)]);
-    if let Ok(rows) = &mut books.get_mut(&Ordinal(0)).unwrap().rows {
-        rows[0].generation = Generation(2);
+    if let Ok(view) = &mut books.get_mut(&Ordinal(0)).unwrap().view {
+        view.rows[0].generation = Generation(2);
     }
     broken(truth(&books));
 }
@@ -155,4 +184,30 @@ fn weights_are_part_of_the_plan() {
     let held = |ordinal: u16| claims[&Ordinal(ordinal)].iter().map(|range| range.len()).sum::<u64>();
     let ratio = held(1) as f64 / held(0) as f64;
     assert!((2.9..3.1).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn between_the_commit_point_and_the_activation_a_range_is_its_targets() {
+    let half = 1 << 31;
+    let (low, high) = (
+        Range { lo: 0, hi: half },
+        Range {
+            lo: half,
+            hi: ring::POSITIONS,
+        },
+    );
+    let of_move = |range, state, other: u16| RangeRow {
+        move_id: Some(MoveId(Uuid::from_u128(1))),
+        target: Some(Ordinal(other)),
+        ..row(range, state)
+    };
+    let mut books = empty_books(2);
+    let source = vec![row(low, RangeState::Owned), of_move(high, RangeState::Moved, 1)];
+    insert(&mut books, 0, source);
+    insert(&mut books, 1, vec![of_move(high, RangeState::Importing, 0)]);
+    let Truth::Owned { tokens, in_flight } = truth(&books) else {
+        panic!("{books:?}")
+    };
+    assert!(in_flight);
+    assert_eq!(tokens.ranges(), [(low, Ordinal(0)), (high, Ordinal(1))]);
 }

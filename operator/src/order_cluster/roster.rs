@@ -1,4 +1,4 @@
-//! The ordinals that share a cluster's keys.
+//! The ordinals a cluster consists of.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -17,12 +17,13 @@ impl Roster {
         self.0.iter().copied()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(crate) fn contains(&self, ordinal: u16) -> bool {
         self.0.contains(&ordinal)
+    }
+
+    /// The highest ordinal in it.
+    pub(crate) fn highest(&self) -> Option<u16> {
+        self.0.last().copied()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crds::{DurabilityNow, OrderCluster, OrderClusterStatus, OrderShard, ShardFailover, labels};
+use crds::{DurabilityNow, OrderCluster, OrderClusterStatus, OrderShard, RebalancePhase, ShardFailover, labels};
 use kube::ResourceExt;
 
 use super::{
     Error, Operator,
     plan::{Plan, Step, shard_is_ready},
     publish::RingState,
+    rebalance::{Report, Standing as Mover},
     validate::InvalidCluster,
 };
 use crate::conditions::{self, Reason, Standing};
@@ -26,14 +27,24 @@ pub(crate) enum ClusterReason {
     ShardsNotReady,
     /// Reconciling: the ring waits for shards that do not say what they own.
     WaitingForRing,
+    /// Reconciling: keys move between shards.
+    Rebalancing,
+    /// Reconciling: keys have to move, and something has to come first that comes by itself; the message says what.
+    RebalanceWaiting,
+    /// Reconciling: shards that hold nothing any more, or nearly so, are about to go.
+    ShardsLeaving,
     /// Reconciling: something failed and is tried again.
     Retrying,
     /// Reconciling: the cluster is being deleted.
     Deleting,
     /// Stalled: the specification makes no sense; the message says what to change.
     InvalidSpec,
-    /// Stalled: the number or the weights of shards that own keys were changed.
-    ScalingNotSupportedYet,
+    /// Stalled: keys have to move, and somebody has to make that possible first; the message says how.
+    RebalanceBlocked,
+    /// Stalled: keys have to move, and spec.rebalance.paused holds them.
+    RebalancePaused,
+    /// Stalled: keys have to move, but the rebalance was aborted by request and waits for another specification.
+    RebalanceAborted,
     /// Stalled: a resource that is not the operator's has the name of a shard.
     NameTaken,
     /// Stalled: the shards contradict each other about who owns what, or one lost its data.
@@ -50,10 +61,15 @@ impl Reason for ClusterReason {
             Self::RollingOut => "RollingOut",
             Self::ShardsNotReady => "ShardsNotReady",
             Self::WaitingForRing => "WaitingForRing",
+            Self::Rebalancing => "Rebalancing",
+            Self::RebalanceWaiting => "RebalanceWaiting",
+            Self::ShardsLeaving => "ShardsLeaving",
             Self::Retrying => "Retrying",
             Self::Deleting => "Deleting",
             Self::InvalidSpec => "InvalidSpec",
-            Self::ScalingNotSupportedYet => "ScalingNotSupportedYet",
+            Self::RebalanceBlocked => "RebalanceBlocked",
+            Self::RebalancePaused => "RebalancePaused",
+            Self::RebalanceAborted => "RebalanceAborted",
             Self::NameTaken => "NameTaken",
             Self::RingInconsistent => "RingInconsistent",
             Self::ShardStalled => "ShardStalled",
@@ -68,11 +84,21 @@ pub(crate) struct Progress {
     /// The shards after the plan was applied.
     pub(crate) shards: BTreeMap<u16, OrderShard>,
     pub(crate) ring: RingState,
+    /// Whether every key is where the specification wants it, as far as is known.
+    pub(crate) balanced: bool,
+    /// Whether the books told of ranges on their way.
+    pub(crate) in_flight: bool,
+    /// `spec.rebalance.paused`.
+    pub(crate) paused: bool,
+    /// What the mover tells.
+    pub(crate) mover: Option<Report>,
 }
 
 /// Where the cluster stands. What somebody has to act on comes first.
 pub(crate) fn standing(progress: &Progress) -> Standing {
-    stalled(progress).or_else(|| underway(progress)).unwrap_or_else(|| {
+    let first = stalled(progress).or_else(|| shards_underway(progress));
+    let then = || moving(progress).or_else(|| ring_underway(progress));
+    first.or_else(then).unwrap_or_else(|| {
         let shards = progress.shards.len();
         Standing::ready(
             ClusterReason::AllShardsReady,
@@ -99,7 +125,7 @@ fn stalled(progress: &Progress) -> Option<Standing> {
     }
     if !progress.plan.refusals.is_empty() {
         let all: Vec<String> = progress.plan.refusals.iter().map(ToString::to_string).collect();
-        return Some(Standing::stalled(ClusterReason::ScalingNotSupportedYet, all.join("; ")));
+        return Some(Standing::stalled(ClusterReason::InvalidSpec, all.join("; ")));
     }
     let stuck: Vec<String> = progress
         .shards
@@ -113,7 +139,8 @@ fn stalled(progress: &Progress) -> Option<Standing> {
     (!stuck.is_empty()).then(|| Standing::stalled(ClusterReason::ShardStalled, first_few(&stuck)))
 }
 
-fn underway(progress: &Progress) -> Option<Standing> {
+/// Shards that are being made, changed or waited for.
+fn shards_underway(progress: &Progress) -> Option<Standing> {
     let total = progress.plan.shards.len();
     let unready: Vec<String> = progress
         .plan
@@ -136,6 +163,77 @@ fn underway(progress: &Progress) -> Option<Standing> {
         let why = format!("{ready}; waiting for {}", first_few(&unready));
         return Some(Standing::reconciling(ClusterReason::ShardsNotReady, why));
     }
+    None
+}
+
+/// Keys that move, or should; shards that go for it.
+fn moving(progress: &Progress) -> Option<Standing> {
+    let wanted = !progress.balanced || progress.in_flight;
+    let mover = progress
+        .mover
+        .as_ref()
+        .map(|report| &report.standing)
+        .unwrap_or(&Mover::Idle);
+    match mover {
+        Mover::Moving => return Some(Standing::reconciling(ClusterReason::Rebalancing, course(progress))),
+        Mover::Waiting { why, person: true } if wanted => {
+            return Some(Standing::stalled(ClusterReason::RebalanceBlocked, why));
+        }
+        Mover::Waiting { why, person: false } if wanted => {
+            return Some(Standing::reconciling(ClusterReason::RebalanceWaiting, why));
+        }
+        Mover::Waiting { why, .. } => {
+            return Some(Standing::reconciling(ClusterReason::ShardsLeaving, why));
+        }
+        Mover::Aborted if !progress.balanced => {
+            let why =
+                "keys have to move, but the rebalance was aborted by request: change the specification, or put it back";
+            return Some(Standing::stalled(ClusterReason::RebalanceAborted, why));
+        }
+        Mover::Paused | Mover::Idle if !progress.balanced && progress.paused => {
+            let why = "keys have to move, and spec.rebalance.paused holds them: set it to false";
+            return Some(Standing::stalled(ClusterReason::RebalancePaused, why));
+        }
+        Mover::Idle | Mover::Paused | Mover::Aborted if wanted => {
+            return Some(Standing::reconciling(ClusterReason::Rebalancing, "keys have to move"));
+        }
+        Mover::Idle | Mover::Paused | Mover::Aborted => {}
+    }
+    let leaving = progress.plan.leaving().into_iter().map(|ordinal| ordinal.get());
+    let going: Vec<String> = leaving
+        .chain(progress.plan.departing.iter().copied())
+        .map(|ordinal| format!("shard {ordinal}"))
+        .collect();
+    (!going.is_empty()).then(|| {
+        let why = format!("waiting for {} to go", first_few(&going));
+        Standing::reconciling(ClusterReason::ShardsLeaving, why)
+    })
+}
+
+/// How far a rebalance is, in words.
+fn course(progress: &Progress) -> String {
+    let course = progress.mover.as_ref().and_then(|report| report.course.as_ref());
+    let Some(course) = course else {
+        return "keys move between shards".to_owned();
+    };
+    let doing = match course.phase {
+        RebalancePhase::Planning => "the moves are written down",
+        RebalancePhase::Copying => "rows are copied",
+        RebalancePhase::HandingOver => "ranges change hands",
+        RebalancePhase::CleaningUp => "rows left behind are deleted",
+        RebalancePhase::Aborting => "what has not changed hands is undone",
+        RebalancePhase::Paused => "no further move is begun",
+        RebalancePhase::Blocked => "something stands in the way",
+        RebalancePhase::Finished | RebalancePhase::Aborted => "the end is near",
+    };
+    format!(
+        "{doing}: {} of {} ranges have their new owner",
+        course.ranges_done, course.ranges_total
+    )
+}
+
+/// The ring, once nothing else is to be said.
+fn ring_underway(progress: &Progress) -> Option<Standing> {
     let waiting = |why: String| Some(Standing::reconciling(ClusterReason::WaitingForRing, why));
     match &progress.ring {
         RingState::Current(_) => None,
@@ -172,7 +270,7 @@ pub(crate) fn status(resource: &OrderCluster, progress: &Progress, standing: &St
     OrderClusterStatus {
         observed_generation: resource.metadata.generation,
         conditions: standing.conditions(&before.conditions, resource.metadata.generation),
-        shards: count(progress.shards.len()),
+        shards: count(progress.shards.len() + progress.plan.departing.len()),
         ready_shards: count(progress.shards.values().filter(|shard| shard_is_ready(shard)).count()),
         masters: count(statuses().filter(|status| status.master.is_some()).count()),
         replicas: statuses().map(|status| status.replicas).sum(),
@@ -183,7 +281,11 @@ pub(crate) fn status(resource: &OrderCluster, progress: &Progress, standing: &St
             .and_then(|epoch| i64::try_from(epoch.get()).ok())
             .max(before.ring_epoch),
         durability: weakest(progress),
-        rebalance: before.rebalance,
+        rebalance: progress
+            .mover
+            .as_ref()
+            .and_then(|report| report.course.clone())
+            .or(before.rebalance),
         last_failovers: failovers(&progress.shards),
     }
 }

@@ -6,23 +6,15 @@ use ring::{Epoch, Ordinal};
 use super::*;
 use crate::order_cluster::{
     build,
-    fixtures::{cluster, resource},
-    plan::{self, Known},
+    fixtures::{cluster, known, resource},
+    plan::{self, Refusal},
 };
 
 /// A cluster of three shards, all ready, its ring published.
 fn all_well() -> Progress {
     let cluster = cluster(3);
     let none = BTreeMap::new();
-    let mut plan = plan::plan(
-        &cluster,
-        Known {
-            shards: &none,
-            foreign: &[],
-            roster: None,
-            data_id: "data",
-        },
-    );
+    let mut plan = plan::plan(&cluster, known(&none, None));
     let shards = plan
         .shards
         .iter_mut()
@@ -45,7 +37,18 @@ fn all_well() -> Progress {
         plan,
         shards,
         ring: RingState::Current(Epoch(4)),
+        balanced: true,
+        in_flight: false,
+        paused: false,
+        mover: None,
     }
+}
+
+fn mover(standing: Mover) -> Option<Report> {
+    Some(Report {
+        standing,
+        ..Report::default()
+    })
 }
 
 fn shard_status(progress: &mut Progress, ordinal: u16) -> &mut OrderShardStatus {
@@ -136,10 +139,9 @@ fn every_way_of_not_being_ready_has_its_reason() {
             "the OrderShard with ordinal 1 exists and is not this cluster's: delete it",
         ),
         (
-            |p| p.plan.refusals.push(super::super::plan::Refusal::Drain { ordinal: 1 }),
-            "ScalingNotSupportedYet",
-            "spec.shardOverrides asks to drain shard 1, and moving keys between shards is not supported yet: set drain \
-             back to false",
+            |p| p.plan.refusals.push(Refusal::NobodyOwns),
+            "InvalidSpec",
+            "every shard is drained, so none is left to own the keys: set drain to false for one, or raise spec.shards",
         ),
         (
             |p| {
@@ -157,6 +159,93 @@ fn every_way_of_not_being_ready_has_its_reason() {
         assert_eq!((standing.reason(), standing.message()), (reason, message));
         assert!(!standing.is_ready(), "{reason}");
     }
+}
+
+#[test]
+fn every_way_of_moving_keys_has_its_reason() {
+    type Change = fn(&mut Progress);
+    let cases: [(Change, &str, bool); 9] = [
+        (|p| p.balanced = false, "Rebalancing", false),
+        (|p| p.in_flight = true, "Rebalancing", false),
+        (|p| p.mover = mover(Mover::Moving), "Rebalancing", false),
+        (
+            |p| {
+                p.balanced = false;
+                p.mover = mover(Mover::Waiting {
+                    why: "shop-1 is away".to_owned(),
+                    person: false,
+                });
+            },
+            "RebalanceWaiting",
+            false,
+        ),
+        (
+            |p| {
+                p.balanced = false;
+                p.mover = mover(Mover::Waiting {
+                    why: "no space".to_owned(),
+                    person: true,
+                });
+            },
+            "RebalanceBlocked",
+            true,
+        ),
+        (
+            |p| {
+                p.balanced = false;
+                p.paused = true;
+            },
+            "RebalancePaused",
+            true,
+        ),
+        (
+            |p| {
+                p.balanced = false;
+                p.mover = mover(Mover::Aborted);
+            },
+            "RebalanceAborted",
+            true,
+        ),
+        (
+            |p| p.plan.shards.get_mut(&2).unwrap().spec.state = ShardState::Leaving,
+            "ShardsLeaving",
+            false,
+        ),
+        (|p| drop(p.plan.departing.insert(7)), "ShardsLeaving", false),
+    ];
+    for (change, reason, stalled) in cases {
+        let mut progress = all_well();
+        change(&mut progress);
+        let standing = standing(&progress);
+        assert_eq!((standing.reason(), standing.is_stalled()), (reason, stalled));
+        assert!(!standing.is_ready(), "{reason}");
+    }
+}
+
+#[test]
+fn a_mover_with_nothing_to_do_leaves_the_cluster_ready_paused_or_aborted_though_it_was() {
+    for of in [Mover::Idle, Mover::Paused, Mover::Aborted] {
+        let mut progress = all_well();
+        progress.mover = mover(of);
+        assert!(standing(&progress).is_ready());
+    }
+}
+
+#[test]
+fn the_account_of_a_rebalance_stays_when_no_mover_has_another() {
+    let mut before = resource(3);
+    let account = crds::RebalanceStatus {
+        ranges_done: 7,
+        ..crds::RebalanceStatus::default()
+    };
+    before.status = Some(OrderClusterStatus {
+        rebalance: Some(account.clone()),
+        ..OrderClusterStatus::default()
+    });
+    let mut progress = all_well();
+    progress.mover = mover(Mover::Idle);
+    let standing = standing(&progress);
+    assert_eq!(status(&before, &progress, &standing).rebalance, Some(account));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! The API server has checked all of this by the resource's schema; it is checked again because a definition of an older
 //! version may be installed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
-use crds::{DeletionPolicy, MAX_CLUSTER_NAME, MAX_SHARDS, OrderCluster, Postgres, ShardOverride};
+use crds::{DeletionPolicy, MAX_CLUSTER_NAME, MAX_SHARDS, OrderCluster, Postgres, ShardOverride, labels};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
+
+use super::rebalance::Settings;
 
 /// A cluster whose specification makes sense.
 #[derive(Clone, Debug)]
@@ -24,6 +26,11 @@ pub(crate) struct Cluster {
     pub(crate) postgres: Postgres,
     pub(crate) overrides: BTreeMap<u16, ShardOverride>,
     pub(crate) max_unavailable: usize,
+    pub(crate) rebalance: Settings,
+    /// Whether a person asked to abort the rebalance.
+    pub(crate) abort: bool,
+    /// The generation of the specification.
+    pub(crate) generation: i64,
 }
 
 /// Why a specification cannot be carried out.
@@ -44,6 +51,8 @@ pub(crate) enum InvalidCluster {
     },
     #[error("spec.shardOverrides names ordinal {0} twice")]
     DuplicateOverride(u16),
+    #[error("spec.rebalance.maxPause is `{0}`: write a time such as 100ms, between 10ms and 10s")]
+    MaxPause(String),
 }
 
 impl Cluster {
@@ -83,9 +92,32 @@ impl Cluster {
             postgres,
             overrides,
             max_unavailable: max_unavailable.into(),
+            rebalance: settings(&spec.rebalance)?,
+            abort: resource.annotations().contains_key(labels::ABORT_REBALANCE),
+            generation: resource.metadata.generation.unwrap_or_default(),
             name,
         })
     }
+}
+
+fn settings(spec: &crds::Rebalance) -> Result<Settings, InvalidCluster> {
+    let max_parallel = number("rebalance.maxParallelMoves", spec.max_parallel_moves, 1, 64)?;
+    Ok(Settings {
+        max_parallel: max_parallel.into(),
+        max_pause: pause(&spec.max_pause).ok_or_else(|| InvalidCluster::MaxPause(spec.max_pause.clone()))?,
+        rows_per_second: u64::try_from(spec.copy_rows_per_second).ok().and_then(NonZeroU64::new),
+        paused: spec.paused,
+    })
+}
+
+/// A time of whole milliseconds or seconds, between 10 ms and 10 s.
+fn pause(text: &str) -> Option<Duration> {
+    let pause = match text.strip_suffix("ms") {
+        Some(number) => Duration::from_millis(number.parse().ok()?),
+        None => Duration::from_secs(text.strip_suffix('s')?.parse().ok()?),
+    };
+    let (least, most) = (Duration::from_millis(10), Duration::from_secs(10));
+    (least..=most).contains(&pause).then_some(pause)
 }
 
 fn number(field: &'static str, value: i32, low: i32, high: i32) -> Result<u16, InvalidCluster> {
@@ -117,6 +149,15 @@ fn is_valid_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_are_times_between_10_ms_and_10_s() {
+        assert_eq!(pause("100ms"), Some(Duration::from_millis(100)));
+        assert_eq!(pause("2s"), Some(Duration::from_secs(2)));
+        for text in ["", "ms", "5ms", "11s", "1m", "0.1s", "-1s", "100"] {
+            assert_eq!(pause(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn names_from_which_others_can_be_made_are_accepted() {

@@ -1,18 +1,20 @@
 //! A Kubernetes in memory with one cluster, its databases and an operator: where the scenarios take place.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-};
-
-use async_trait::async_trait;
 use clap::Parser;
 use prometheus_client::registry::Registry;
-use ring::{Generation, Range, Ring};
+use ring::Ring;
 use serde_json::json;
-use store::admin::{AdminError, OwnedRange, RangeState};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::{sleep, timeout},
+};
 
-use super::{books::Keeper, fake_api::FakeApi, *};
+use super::{
+    fake_api::FakeApi,
+    fake_databases::FakeDatabases,
+    rebalance::{Pauses, Tempo},
+    *,
+};
 use crate::{config::Config, metrics::Metrics};
 
 pub(super) const CLUSTER: &str = "/apis/ringwright.dev/v1alpha1/namespaces/ns/orderclusters/shop";
@@ -23,63 +25,32 @@ pub(super) fn shard_path(ordinal: u16) -> String {
     format!("/apis/ringwright.dev/v1alpha1/namespaces/ns/ordershards/shop-{ordinal}")
 }
 
-/// The databases: each shard's book, by the shard's name.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FakeBooks(pub(super) Arc<Mutex<BTreeMap<String, Vec<OwnedRange>>>>);
-
-#[async_trait]
-impl Books for FakeBooks {
-    async fn read(&self, keeper: &Keeper) -> Result<Vec<OwnedRange>, BookError> {
-        Ok(self.0.lock().unwrap().get(&keeper.shard).cloned().unwrap_or_default())
-    }
-
-    async fn claim(&self, keeper: &Keeper, ranges: &[Range]) -> Result<(), BookError> {
-        let mut books = self.0.lock().unwrap();
-        let book = books.entry(keeper.shard.clone()).or_default();
-        let have: BTreeSet<Range> = book.iter().map(|row| row.range).collect();
-        let wanted: BTreeSet<Range> = ranges.iter().copied().collect();
-        if !have.is_empty() && have != wanted {
-            let source = AdminError::AlreadyOwns {
-                existing: have.len(),
-                wanted: wanted.len(),
-            };
-            return Err(BookError::Database {
-                shard: keeper.shard.clone(),
-                source,
-            });
-        }
-        *book = wanted
-            .into_iter()
-            .enumerate()
-            .map(|(id, range)| owned(id, range))
-            .collect();
-        Ok(())
-    }
-}
-
-fn owned(id: usize, range: Range) -> OwnedRange {
-    let range_id = i64::try_from(id).unwrap();
-    OwnedRange {
-        range_id,
-        range,
-        generation: Generation(1),
-        state: RangeState::Owned,
-        target: None,
-    }
-}
-
 /// A Kubernetes with one cluster, its databases, and an operator that can be killed and started again.
 pub(super) struct World {
     pub(super) api: FakeApi,
-    pub(super) books: FakeBooks,
+    pub(super) databases: FakeDatabases,
     pub(super) operator: Arc<Operator>,
+    /// Reconciles that movers ask for.
+    asked: UnboundedReceiver<ObjectRef<OrderCluster>>,
+    publish_period: Duration,
 }
 
 impl World {
     pub(super) fn new(shards: u16) -> Self {
-        let (api, books) = (FakeApi::default(), FakeBooks::default());
-        let operator = operator(&api, &books);
-        let world = Self { api, books, operator };
+        Self::publishing_every(shards, Duration::from_millis(20))
+    }
+
+    /// One with a least time between two rings.
+    pub(super) fn publishing_every(shards: u16, publish_period: Duration) -> Self {
+        let (api, databases) = (FakeApi::default(), FakeDatabases::default());
+        let (operator, asked) = operator(&api, &databases, publish_period);
+        let world = Self {
+            api,
+            databases,
+            operator,
+            asked,
+            publish_period,
+        };
         world.create_cluster(shards, "Retain");
         world
     }
@@ -99,7 +70,7 @@ impl World {
     }
 
     pub(super) fn restart_operator(&mut self) {
-        self.operator = operator(&self.api, &self.books);
+        (self.operator, self.asked) = operator(&self.api, &self.databases, self.publish_period);
     }
 
     /// What the controller of shards would do: databases come up, and those to be deleted go.
@@ -130,20 +101,63 @@ impl World {
         }
     }
 
-    /// Reconciles until nothing is written any more. The writes of all passes.
-    pub(super) async fn settle(&self) -> Vec<String> {
+    /// Reconciles until nothing is written any more and the mover has nothing to do. The writes of all passes.
+    pub(super) async fn settle(&mut self) -> Vec<String> {
         let mut all = Vec::new();
-        for _ in 0..10 {
+        for _ in 0..2_000 {
             self.shards_act();
             self.api.take_writes();
+            while self.asked.try_recv().is_ok() {}
             self.reconcile().await.unwrap();
             let writes = self.api.take_writes();
-            if writes.is_empty() {
+            let quiet = writes.is_empty();
+            all.extend(writes);
+            if !self.mover_rests().await {
+                drop(timeout(Duration::from_millis(50), self.asked.recv()).await);
+            } else if self.ring_is_due() {
+                sleep(self.publish_period).await;
+            } else if quiet && self.asked.is_empty() {
                 return all;
             }
-            all.extend(writes);
         }
         panic!("it never settles: {all:?}");
+    }
+
+    /// Whether a ring only waits for its time.
+    fn ring_is_due(&self) -> bool {
+        let cluster = self.api.get(CLUSTER).unwrap_or_default();
+        cluster["status"]["conditions"][0]["message"] == "the ring is published in a moment"
+    }
+
+    /// Whether the mover has nothing to do; a moment is given it to find out.
+    async fn mover_rests(&self) -> bool {
+        sleep(Duration::from_millis(3)).await;
+        match self.api.get(CLUSTER) {
+            Some(cluster) => self
+                .operator
+                .movers
+                .is_resting(cluster["metadata"]["uid"].as_str().unwrap()),
+            None => true,
+        }
+    }
+
+    /// Changes the specification, as a person would.
+    pub(super) fn specify(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        self.api.edit(CLUSTER, |cluster| change(&mut cluster["spec"]));
+    }
+
+    /// What the status says of the rebalance.
+    pub(super) fn account(&self) -> crds::RebalanceStatus {
+        let cluster = self.api.get(CLUSTER).unwrap();
+        serde_json::from_value(cluster["status"]["rebalance"].clone()).unwrap_or_default()
+    }
+
+    pub(super) fn message(&self) -> String {
+        let cluster = self.api.get(CLUSTER).unwrap();
+        cluster["status"]["conditions"][0]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     pub(super) fn ring(&self) -> Ring {
@@ -174,12 +188,29 @@ impl World {
     }
 }
 
-fn operator(api: &FakeApi, books: &FakeBooks) -> Arc<Operator> {
+fn operator(
+    api: &FakeApi,
+    databases: &FakeDatabases,
+    publish_period: Duration,
+) -> (Arc<Operator>, UnboundedReceiver<ObjectRef<OrderCluster>>) {
     let metrics = Metrics::register(&mut Registry::default());
-    let context = Context::new(api.client(), Config::parse_from(["operator"]), metrics);
-    Arc::new(Operator {
-        context: Arc::new(context),
-        books: Box::new(books.clone()),
-        memory: Memory::default(),
-    })
+    let context = Arc::new(Context::new(api.client(), Config::parse_from(["operator"]), metrics));
+    let (ask, asked) = unbounded_channel();
+    let quick = Duration::from_millis(1);
+    let tempo = Tempo {
+        show: Duration::ZERO,
+        pauses: Pauses {
+            working: quick,
+            awaiting: quick,
+            blocked: quick,
+        },
+    };
+    let databases = Arc::new(databases.clone());
+    let operator = Operator {
+        movers: Movers::new(Arc::clone(&context), Arc::clone(&databases) as _, ask, tempo),
+        context,
+        books: databases,
+        memory: Memory::publishing_every(publish_period),
+    };
+    (Arc::new(operator), asked)
 }

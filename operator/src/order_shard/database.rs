@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
 use store::admin::{self, AdminError, AdminTarget, Lsn, PgSslMode, SchemaVersion, Setting, ShardIdentity};
+use store::moves::{MoveError, ShardSession, observe};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -18,6 +19,7 @@ use super::build::services::POSTGRES_PORT;
 use super::members::Member;
 use super::passwords::{self, ResetError};
 use super::secrets::Credentials;
+use crate::holdings::takes_part_in_moves;
 
 /// The shop's database.
 pub(crate) const DATABASE: &str = "orders";
@@ -30,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AFTER: Duration = Duration::from_secs(15);
 /// So many looks without an answer mean that the server is gone.
 const SILENT_LOOKS: u32 = 4;
+/// Before this one there is nothing that a move could be written down in.
+const FIRST_SCHEMA_WITH_MOVES: SchemaVersion = SchemaVersion(7);
 /// `invalid_password` and `invalid_authorization_specification`.
 const LOGIN_REFUSED: [&str; 2] = ["28P01", "28000"];
 
@@ -40,6 +44,8 @@ pub(crate) enum DatabaseError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     Reset(#[from] ResetError),
+    #[error(transparent)]
+    Moves(#[from] MoveError),
     #[error("the database of {0} did not answer within {PATIENCE:?}")]
     TooSlow(String),
     #[error("the session that migrated the schema on {0} was ended from outside; it is begun again")]
@@ -69,6 +75,8 @@ impl DatabaseError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Prepared {
     pub schema: SchemaVersion,
+    /// There is a newer schema, and keys that move have to arrive first.
+    pub migration_waits: bool,
     /// The passwords had to be set anew.
     pub passwords_reset: bool,
 }
@@ -177,11 +185,19 @@ pub(crate) async fn prepare(
     let Some((mut orders, passwords_reset)) = patiently(&master, begin).await? else {
         return Ok(None);
     };
+    if let Some(schema) = patiently(&master, held_back(&master, &credentials, identity.ordinal)).await? {
+        return Ok(Some(Prepared {
+            schema,
+            migration_waits: true,
+            passwords_reset,
+        }));
+    }
     let schema = migrate(&mut orders, &master, &credentials, &progress).await?;
     let identify = async { Ok(admin::ensure_identity(&mut orders, &identity).await?) };
     patiently(&master, identify).await?;
     Ok(Some(Prepared {
         schema,
+        migration_waits: false,
         passwords_reset,
     }))
 }
@@ -289,11 +305,32 @@ async fn login(
     }
 }
 
-/// Whether the shard's own book says that it owns keys.
-pub(crate) async fn owns_ranges(master: &Member, credentials: &Credentials) -> Result<bool, DatabaseError> {
+/// The schema's version, if it has to stay as it is until keys have moved.
+async fn held_back(
+    master: &Member,
+    credentials: &Credentials,
+    ordinal: Ordinal,
+) -> Result<Option<SchemaVersion>, DatabaseError> {
     let mut orders = admin::connect(&target(master, credentials, DATABASE)?).await?;
-    let ranges = admin::read_ranges(&mut orders).await?;
-    Ok(ranges.iter().any(admin::OwnedRange::is_here))
+    let Some(found) = admin::schema_version(&mut orders).await? else {
+        return Ok(None);
+    };
+    if !(FIRST_SCHEMA_WITH_MOVES..admin::newest_schema_version()).contains(&found) {
+        return Ok(None);
+    }
+    let mut session = ShardSession::open(orders, ordinal, Vec::new(), Vec::new()).await?;
+    Ok(takes_part_in_moves(&observe(&mut session).await?).then_some(found))
+}
+
+/// What keeps the shard from going, in words, by its own database; `None`: it holds nothing.
+pub(crate) async fn holdings(
+    master: &Member,
+    credentials: &Credentials,
+    ordinal: Ordinal,
+) -> Result<Option<String>, DatabaseError> {
+    let orders = admin::connect(&target(master, credentials, DATABASE)?).await?;
+    let mut session = ShardSession::open(orders, ordinal, Vec::new(), Vec::new()).await?;
+    Ok(crate::holdings::holdings(&mut session).await?)
 }
 
 /// The identity that the shard's volumes must have.

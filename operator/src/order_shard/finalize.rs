@@ -5,6 +5,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
+use ring::Ordinal;
+use telemetry::chain;
 
 use super::build::{dcs, labels::names};
 use super::database;
@@ -80,16 +82,18 @@ async fn cluster_goes_too(context: &Context, resource: &OrderShard) -> Result<bo
     Ok(cluster.is_none_or(|c| c.metadata.deletion_timestamp.is_some()))
 }
 
-/// Why the shard must stay. What cannot be asked is taken to own keys: a wrong yes costs patience, a wrong no data.
+/// Why the shard must stay: it owns keys, or holds anything else that would be lost. What cannot be asked is taken to: a
+/// wrong yes costs patience, a wrong no data.
 async fn refusal(resource: &OrderShard, observed: &Observed, credentials: Option<&Credentials>) -> Option<Standing> {
     if !resource.status.as_ref().is_some_and(|s| s.initialised) {
         return None;
     }
+    let ordinal = Ordinal(u16::try_from(resource.spec.ordinal).unwrap_or(u16::MAX));
     let why = match (observed.master(), credentials) {
-        (Some(master), Some(credentials)) => match database::owns_ranges(master, credentials).await {
-            Ok(false) => return None,
-            Ok(true) => "it owns keys".to_owned(),
-            Err(error) => format!("it cannot be asked whether it owns keys: {error}"),
+        (Some(master), Some(credentials)) => match database::holdings(master, credentials, ordinal).await {
+            Ok(None) => return None,
+            Ok(Some(why)) => why,
+            Err(error) => format!("it cannot be asked whether it owns keys: {}", chain(&error)),
         },
         _ => "it has no master to ask whether it owns keys".to_owned(),
     };

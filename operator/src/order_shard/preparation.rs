@@ -5,6 +5,7 @@
 //! passwords) and when this process no longer leads. It is never begun twice at once: one look follows the other, and the
 //! database itself lets only one session migrate.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::OrderShard;
@@ -93,7 +94,12 @@ pub(super) async fn prepare_database(
             let pods = shards.context.api::<Pod>(&shard.namespace);
             let identity = database::identity(&shard.data_id, shard.ordinal);
             let (master, credentials) = (master.clone(), credentials.clone());
-            let prepare = |progress| database::prepare(pods, master, credentials, identity, confirmed, progress);
+            let context = Arc::clone(&shards.context);
+            let (namespace, name) = (shard.namespace.clone(), shard.name.clone());
+            let prepare = |progress| async move {
+                let _passage = context.schemas.pass(&namespace, &name).await;
+                database::prepare(pods, master, credentials, identity, confirmed, progress).await
+            };
             (Background::begin(prepare), AT_ONCE)
         }
     };
@@ -124,6 +130,13 @@ async fn settle(
         }
         Err(error) => return Err(error.into()),
     };
+    if prepared.migration_waits {
+        let message = format!(
+            "the schema stays at version {} until the keys that move have arrived",
+            prepared.schema.0
+        );
+        return Ok(Err(Standing::reconciling(Because::MigrationWaiting, message)));
+    }
     info!(
         shard = resource.name_any(),
         schema = prepared.schema.0,

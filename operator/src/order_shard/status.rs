@@ -39,6 +39,8 @@ pub(crate) enum Because {
     WaitingForSynchronousStandby,
     /// Reconciling: roles, schema and identity are being made.
     PreparingDatabase,
+    /// Reconciling: the database has an older schema than this operator's, and keeps it until keys have moved.
+    MigrationWaiting,
     /// Reconciling: pods are replaced or PostgreSQL is restarted, one after the other.
     RollingOut,
     /// Reconciling: changed files are on their way into the members.
@@ -66,6 +68,7 @@ impl Reason for Because {
             Self::RebuildingReplica => "RebuildingReplica",
             Self::WaitingForSynchronousStandby => "WaitingForSynchronousStandby",
             Self::PreparingDatabase => "PreparingDatabase",
+            Self::MigrationWaiting => "MigrationWaiting",
             Self::RollingOut => "RollingOut",
             Self::ReloadingConfiguration => "ReloadingConfiguration",
             Self::GrowingVolumes => "GrowingVolumes",

@@ -16,15 +16,18 @@ mod roles;
 mod schema;
 mod scram;
 mod settings;
+mod size;
 mod vitals;
 
 pub use identity::{ShardIdentity, ensure_identity, read_identity};
+pub(crate) use ranges::parse_state;
 pub use ranges::{OwnedRange, RangeState, claim_initial_ranges, read_ranges};
 pub use replication::{Lsn, drop_lost_slot, oldest_log};
 pub use roles::{Passwords, Role, ensure_database, ensure_roles, reset_password};
 pub use schema::{SchemaVersion, backend, blockers, migrate, migrate_telling, newest_schema_version, schema_version};
 pub use scram::scram_verifier;
 pub use settings::{Setting, SettingKind, read_settings};
+pub use size::{Size, size};
 pub use sqlx::postgres::PgSslMode;
 pub use vitals::{Follower, Slot, Vitals, read_vitals};
 

@@ -1,37 +1,21 @@
 //! A shard's book of ranges, as far as the operator writes it without a move.
 
+pub use ::moves::RangeState;
 use ring::{Generation, Ordinal, Range};
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row};
 
 use super::{AdminError, failed};
 
-/// State of a range in a shard's own book.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RangeState {
-    /// Written and read here.
-    Owned,
-    /// Read here; writes wait for a move's last step.
-    Frozen,
-    /// Gave it away; its rows are still to be deleted.
-    Moved,
-    /// Gave it away and deleted its rows.
-    Cleaned,
-    /// Being copied to here.
-    Importing,
-}
-
-impl RangeState {
-    /// From the database's word for it.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        match text {
-            "owned" => Some(Self::Owned),
-            "frozen" => Some(Self::Frozen),
-            "moved" => Some(Self::Moved),
-            "cleaned" => Some(Self::Cleaned),
-            "importing" => Some(Self::Importing),
-            _ => None,
-        }
+/// From the database's word for it.
+pub(crate) fn parse_state(text: &str) -> Option<RangeState> {
+    match text {
+        "owned" => Some(RangeState::Owned),
+        "frozen" => Some(RangeState::Frozen),
+        "moved" => Some(RangeState::Moved),
+        "cleaned" => Some(RangeState::Cleaned),
+        "importing" => Some(RangeState::Importing),
+        _ => None,
     }
 }
 
@@ -53,7 +37,7 @@ pub struct OwnedRange {
 impl OwnedRange {
     /// True for the states in which this shard is the owner of the data: `owned` and `frozen`.
     pub fn is_here(&self) -> bool {
-        matches!(self.state, RangeState::Owned | RangeState::Frozen)
+        self.state.is_here()
     }
 }
 
@@ -84,7 +68,7 @@ fn from_row(row: &PgRow) -> Result<OwnedRange, AdminError> {
             hi: position("hi")?,
         },
         generation: Generation(row.try_get("generation").map_err(failed(operation))?),
-        state: RangeState::parse(state).ok_or_else(|| {
+        state: parse_state(state).ok_or_else(|| {
             AdminError::Refused(format!(
                 "range_owners holds the state `{state}`, which only a newer operator knows"
             ))

@@ -214,7 +214,7 @@ async fn ensure_member(conn: &mut PgConnection, name: &str, group: &str) -> Resu
     execute(conn, format!("GRANT {} TO {}", quoted(group), quoted(name)), operation).await
 }
 
-async fn ensure_execute(conn: &mut PgConnection, name: &str, function: &str) -> Result<(), AdminError> {
+pub(super) async fn ensure_execute(conn: &mut PgConnection, name: &str, function: &str) -> Result<(), AdminError> {
     let operation = || format!("let `{name}` call {function}");
     let granted: bool = sqlx::query_scalar("SELECT has_function_privilege($1::name, $2, 'EXECUTE')")
         .bind(name)

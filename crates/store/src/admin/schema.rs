@@ -3,7 +3,7 @@
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{PgConnection, Row, SqlStr};
 
-use super::roles::OWNER;
+use super::roles::{OWNER, ensure_execute};
 use super::{AdminError, failed};
 
 /// Version, name and text of each migration in their order, as `build.rs` found them.
@@ -30,6 +30,9 @@ pub async fn migrate_telling(
     conn: &mut PgConnection,
     tell: impl FnMut(SchemaVersion) + Send,
 ) -> Result<SchemaVersion, AdminError> {
+    // The fence lets a range be cleaned only in a session that has a replication origin, and asks for it as the owner. By
+    // default the superuser alone may ask.
+    ensure_execute(conn, OWNER, "pg_catalog.pg_replication_origin_session_is_setup()").await?;
     let operation = || format!("take the role `{OWNER}` for the migrations");
     sqlx::raw_sql("SET ROLE ringwright_owner")
         .execute(&mut *conn)

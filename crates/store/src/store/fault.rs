@@ -3,7 +3,9 @@
 use ring::{Generation, Ordinal, Range};
 use serde::Deserialize;
 use sqlx::postgres::PgDatabaseError;
+use uuid::Uuid;
 
+use crate::admin::{RangeState, parse_state};
 use crate::error::StoreError;
 
 /// Why a transaction's body ended without success.
@@ -39,6 +41,43 @@ pub(crate) struct Redirect {
     pub(crate) range: Option<(Range, Generation)>,
     pub(crate) target: Option<Ordinal>,
     pub(crate) hosts: Vec<String>,
+    /// What the range is at the shard that says so.
+    pub(crate) state: Option<RangeState>,
+}
+
+/// A freeze as SR002 tells it; an expired one may be ended by anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Freeze {
+    pub(crate) range: Range,
+    pub(crate) move_id: Uuid,
+    pub(crate) attempt: i64,
+    pub(crate) expired: bool,
+}
+
+/// DETAIL of SR002.
+#[derive(Deserialize)]
+struct FreezeDetail {
+    lo: u64,
+    hi: u64,
+    move_id: Option<Uuid>,
+    attempt: i64,
+    expired: bool,
+}
+
+impl Freeze {
+    /// `None` for a freeze that no move made.
+    pub(crate) fn parse(detail: &str) -> Option<Self> {
+        let detail: FreezeDetail = serde_json::from_str(detail).ok()?;
+        Some(Self {
+            range: Range {
+                lo: detail.lo,
+                hi: detail.hi,
+            },
+            move_id: detail.move_id?,
+            attempt: detail.attempt,
+            expired: detail.expired,
+        })
+    }
 }
 
 /// DETAIL of SR001.
@@ -49,6 +88,7 @@ struct Detail {
     generation: Option<i64>,
     target: Option<u16>,
     host: Option<String>,
+    state: Option<String>,
 }
 
 impl Redirect {
@@ -62,7 +102,17 @@ impl Redirect {
             range,
             target: detail.target.map(Ordinal),
             hosts: split_hosts(detail.host.as_deref()),
+            state: detail.state.as_deref().and_then(parse_state),
         })
+    }
+
+    /// Source and target of the move that `from` tells of, if it tells of one.
+    pub(crate) fn ends(&self, from: Ordinal) -> Option<(Ordinal, Ordinal)> {
+        match (self.state?, self.target?) {
+            (RangeState::Moved | RangeState::Cleaned, target) => Some((from, target)),
+            (RangeState::Importing, source) => Some((source, from)),
+            (RangeState::Owned | RangeState::Frozen, _) => None,
+        }
     }
 }
 
@@ -81,7 +131,7 @@ pub(crate) enum Fault {
     /// SR001.
     NotHere(Redirect),
     /// SR002.
-    Frozen,
+    Frozen(Option<Freeze>),
     /// The connection is gone or the server is going: look again who is master.
     Lost,
     /// The member takes no writes (any more).
@@ -109,16 +159,15 @@ impl Fault {
                 _ => Self::Lost,
             };
         };
+        let detail = || {
+            database
+                .try_downcast_ref::<PgDatabaseError>()
+                .and_then(PgDatabaseError::detail)
+        };
         let code = database.code();
         match code.as_deref().unwrap_or_default() {
-            "SR001" => Self::NotHere(
-                database
-                    .try_downcast_ref::<PgDatabaseError>()
-                    .and_then(PgDatabaseError::detail)
-                    .and_then(Redirect::parse)
-                    .unwrap_or_default(),
-            ),
-            "SR002" => Self::Frozen,
+            "SR001" => Self::NotHere(detail().and_then(Redirect::parse).unwrap_or_default()),
+            "SR002" => Self::Frozen(detail().and_then(Freeze::parse)),
             "25006" => Self::NotMaster,
             // Deadlock, serialization failure, lock timeout.
             "40P01" | "40001" | "55P03" => Self::Busy,
@@ -150,5 +199,31 @@ mod tests {
         let none = r#"{"lo" : null, "hi" : null, "generation" : null, "target" : null, "host" : null}"#;
         assert_eq!(Redirect::parse(none), Some(Redirect::default()));
         assert_eq!(Redirect::parse("not json"), None);
+    }
+
+    #[test]
+    fn a_redirect_of_a_move_tells_its_two_ends() {
+        let detail = |state: &str| {
+            format!(
+                r#"{{"lo" : 5, "hi" : 9, "generation" : 3, "target" : 7, "host" : "a:1", "state" : "{state}", "move_id" : null, "attempt" : 1}}"#
+            )
+        };
+        let ends = |state| Redirect::parse(&detail(state)).unwrap().ends(Ordinal(2));
+        assert_eq!(ends("moved"), Some((Ordinal(2), Ordinal(7))));
+        assert_eq!(ends("importing"), Some((Ordinal(7), Ordinal(2))));
+        assert_eq!(ends("owned"), None);
+        assert_eq!(Redirect::default().ends(Ordinal(2)), None);
+    }
+
+    #[test]
+    fn the_detail_of_a_freeze_is_read() {
+        let detail = r#"{"lo" : 5, "hi" : 9, "move_id" : "11111111-2222-3333-4444-555555555555", "attempt" : 4, "expired" : true}"#;
+        let freeze = Freeze::parse(detail).unwrap();
+        assert_eq!(
+            (freeze.range, freeze.attempt, freeze.expired),
+            (Range { lo: 5, hi: 9 }, 4, true)
+        );
+        let by_hand = r#"{"lo" : 5, "hi" : 9, "move_id" : null, "attempt" : 0, "expired" : false}"#;
+        assert_eq!(Freeze::parse(by_hand), None);
     }
 }

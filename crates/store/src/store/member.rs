@@ -61,10 +61,15 @@ impl View {
         self.last.as_ref().ok()
     }
 
-    /// The name under which it streams: the first label of its host name.
+    /// The name under which it streams.
     pub(crate) fn name(&self) -> &str {
-        self.host.split(['.', ':']).next().unwrap_or(&self.host)
+        member_name(&self.host)
     }
+}
+
+/// The name under which a member streams: the first label of its host name.
+pub(crate) fn member_name(host: &str) -> &str {
+    host.split(['.', ':']).next().unwrap_or(host)
 }
 
 /// What is known of a shard.

@@ -13,6 +13,7 @@ mod positions;
 pub(crate) mod query;
 mod race;
 mod read;
+mod unattended;
 pub(crate) mod write;
 
 use std::sync::{Arc, Mutex, PoisonError};

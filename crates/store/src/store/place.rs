@@ -1,6 +1,7 @@
 //! Which shard has a position, by the ring and by what redirects taught since.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ring::{Epoch, Generation, Ordinal, Range, Ring};
@@ -11,6 +12,9 @@ use super::fault::Redirect;
 
 /// What is remembered of redirects; a newer ring makes all of it obsolete.
 const REMEMBERED: usize = 256;
+
+/// From commit point to activation it takes a few milliseconds. After this long, whoever moves the range is gone.
+const UNATTENDED: Duration = Duration::from_millis(200);
 
 /// The ring in use, and redirects learned under it.
 pub(crate) struct Places {
@@ -98,6 +102,8 @@ impl Places {
 pub(crate) struct Way {
     /// The highest generation followed, and where to.
     followed: Option<(Generation, Ordinal)>,
+    /// Since when source and target of a move name each other.
+    between: Option<Instant>,
 }
 
 /// What to do about a redirect.
@@ -119,7 +125,28 @@ impl Way {
         self.followed.map(|(_, shard)| shard)
     }
 
+    /// Whether source and target have named each other for so long that the move looks unattended. Counts anew after it
+    /// has said so.
+    pub(crate) fn is_unattended(&mut self, now: Instant) -> bool {
+        let unattended = self
+            .between
+            .is_some_and(|since| now.saturating_duration_since(since) >= UNATTENDED);
+        if unattended {
+            self.between = Some(now);
+        }
+        unattended
+    }
+
     pub(crate) fn redirected(&mut self, redirect: &Redirect) -> Turn {
+        let turn = self.turn(redirect);
+        match turn {
+            Turn::GoSoon(_) => _ = self.between.get_or_insert_with(Instant::now),
+            Turn::Go(_) | Turn::Stay | Turn::AskTheRing => self.between = None,
+        }
+        turn
+    }
+
+    fn turn(&mut self, redirect: &Redirect) -> Turn {
         let (Some((_, generation)), Some(target)) = (redirect.range, redirect.target) else {
             self.followed = None;
             return Turn::AskTheRing;
@@ -148,7 +175,7 @@ mod tests {
         Redirect {
             range: Some((Range { lo: 0, hi: 10 }, Generation(generation))),
             target: Some(Ordinal(target)),
-            hosts: Vec::new(),
+            ..Redirect::default()
         }
     }
 
@@ -175,6 +202,20 @@ mod tests {
             Turn::GoSoon(Ordinal(0)),
             "the target is not activated yet"
         );
+    }
+
+    #[test]
+    fn a_move_is_unattended_when_its_ends_named_each_other_for_long() {
+        let mut way = Way::default();
+        way.redirected(&redirect(3, 0));
+        let later = || Instant::now() + 2 * UNATTENDED;
+        assert!(!way.is_unattended(later()), "one answer proves nothing");
+        way.redirected(&redirect(3, 1));
+        assert!(!way.is_unattended(Instant::now()));
+        assert!(way.is_unattended(later()));
+        assert!(!way.is_unattended(later()), "counts anew");
+        way.redirected(&redirect(4, 1));
+        assert!(!way.is_unattended(later() + UNATTENDED), "it went on");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::fault::{Redirect, split_hosts};
-use crate::admin::RangeState;
+use crate::admin::{RangeState, parse_state};
 use crate::token::{Lsn, Term};
 
 /// The head of every data statement: where the snapshot stands (`here`) and what state the key's range is in.
@@ -149,10 +149,14 @@ impl RangeHere {
         let target: Option<i32> = row.try_get("range_target")?;
         let target = target.and_then(|target| u16::try_from(target).ok()).map(Ordinal);
         let hosts = split_hosts(row.try_get("range_hosts")?);
-        Ok(Self {
-            state: state.and_then(RangeState::parse),
-            redirect: Redirect { range, target, hosts },
-        })
+        let state = state.and_then(parse_state);
+        let redirect = Redirect {
+            range,
+            target,
+            hosts,
+            state,
+        };
+        Ok(Self { state, redirect })
     }
 
     /// A master serves `owned` and `frozen` ranges, a replica `owned` ones. `other_shards` is the highest generation in
@@ -189,7 +193,7 @@ mod tests {
             redirect: Redirect {
                 range,
                 target: Some(Ordinal(2)),
-                hosts: Vec::new(),
+                ..Redirect::default()
             },
         }
     }

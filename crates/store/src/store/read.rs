@@ -59,7 +59,10 @@ impl Inner {
                             });
                         }
                         Verdict::AskMaster => only_master = true,
-                        Verdict::Elsewhere(redirect) => self.follow(Place::Key(key), &mut way, &redirect).await,
+                        Verdict::Elsewhere(redirect) => {
+                            self.follow(Place::Key(key), &mut way, &redirect, ordinal, deadline)
+                                .await;
+                        }
                     }
                     "the position is not served there".to_owned()
                 }

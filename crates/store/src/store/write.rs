@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Inner;
 use super::commit::{Position, commit};
-use super::fault::{Fault, Redirect, Refusal};
+use super::fault::{Fault, Freeze, Redirect, Refusal};
 use super::monitor::{Member, Shard};
 use super::place::{Turn, Way};
 use super::pool::{AcquireError, Lease, RETRY_PAUSE};
@@ -49,10 +49,10 @@ pub(crate) struct Committed<T> {
 }
 
 /// Why one try did not end in an answer.
-enum Setback {
+pub(super) enum Setback {
     Final(StoreError),
     Redirected(Redirect),
-    Frozen,
+    Frozen(Option<Freeze>),
     Wait(String),
     Unknown(String),
 }
@@ -108,12 +108,15 @@ impl Inner {
                 }
                 Setback::Redirected(redirect) => {
                     last = "the position is not owned there".to_owned();
-                    self.follow(place, &mut way, &redirect).await;
+                    self.follow(place, &mut way, &redirect, ordinal, deadline).await;
                 }
-                Setback::Frozen => {
+                Setback::Frozen(freeze) => {
                     last = "the range is frozen by a move".to_owned();
                     self.metrics.frozen_retries.inc();
-                    jitter().await;
+                    match freeze {
+                        Some(freeze) if freeze.expired => self.thaw(ordinal, freeze, deadline).await,
+                        _ => jitter().await,
+                    }
                 }
                 Setback::Wait(why) => {
                     last = why;
@@ -134,8 +137,15 @@ impl Inner {
         }
     }
 
-    /// Turns where a redirect points, or waits for the ring to tell more.
-    pub(super) async fn follow(&self, place: Place, way: &mut Way, redirect: &Redirect) {
+    /// Turns where a redirect of shard `from` points, or waits for the ring to tell more.
+    pub(super) async fn follow(
+        &self,
+        place: Place,
+        way: &mut Way,
+        redirect: &Redirect,
+        from: Ordinal,
+        deadline: Instant,
+    ) {
         let Place::Key(key) = place else { return jitter().await };
         match way.redirected(redirect) {
             Turn::Go(target) => {
@@ -146,7 +156,12 @@ impl Inner {
             Turn::GoSoon(target) => {
                 self.metrics.redirects.inc();
                 self.shards.get_or_add(target, &redirect.hosts);
-                jitter().await;
+                match redirect.ends(from) {
+                    Some((source, target)) if way.is_unattended(Instant::now()) => {
+                        self.roll_forward(key, source, target, deadline).await;
+                    }
+                    _ => jitter().await,
+                }
             }
             Turn::Stay => jitter().await,
             Turn::AskTheRing => {
@@ -158,7 +173,7 @@ impl Inner {
         }
     }
 
-    async fn try_once<W: Work>(
+    pub(super) async fn try_once<W: Work>(
         &self,
         place: Place,
         ordinal: Ordinal,
@@ -241,7 +256,7 @@ impl Inner {
         match (refusal, fault) {
             (Refusal::Shop(error), _) => Setback::Final(error),
             (Refusal::NotHere(redirect), _) | (_, Fault::NotHere(redirect)) => Setback::Redirected(redirect),
-            (_, Fault::Frozen) => Setback::Frozen,
+            (_, Fault::Frozen(freeze)) => Setback::Frozen(freeze),
             (Refusal::BadRow(why), _) => Setback::Final(StoreError::BadRow {
                 operation,
                 shard: shard.ordinal,

@@ -45,7 +45,7 @@ const ONE_STATEMENT: &str = "CREATE OR REPLACE FUNCTION ringwright.fence_contact
         SELECT r.state, pg_advisory_xact_lock_shared(r.range_id)::text INTO now_state, taken
             FROM (SELECT * FROM ringwright.range_owners WHERE lo_id <= key ORDER BY lo_id DESC LIMIT 1) r;
         IF now_state <> 'owned' THEN
-            PERFORM ringwright.refuse_write(key);
+            PERFORM ringwright.refuse_write(key, TG_OP);
         END IF;
         IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
         RETURN NEW;

@@ -7,6 +7,7 @@ mod admin;
 mod claims;
 mod fence;
 mod fence_race;
+mod moves;
 mod notifications;
 mod orders;
 mod outbox;

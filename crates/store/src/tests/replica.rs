@@ -33,7 +33,7 @@ async fn pair() -> Pair {
     run(&mut alone, ALONE).await;
     let replica = std::env::var("RINGWRIGHT_TEST_REPLICA")
         .expect("RINGWRIGHT_TEST_REPLICA must be a replica's host:port (`make servers` starts one)");
-    let mut shards = Shards::start(1).await;
+    let shards = Shards::start(1).await;
     let database: String = shards.scalar(Ordinal(0), "SELECT current_database()::text").await;
     let proxy = Proxy::start(replica.clone(), database.clone()).await;
     shards.add_replica(&proxy);

@@ -18,6 +18,7 @@ async fn no_program_touches_what_guards_the_data() {
         for table in [
             "range_owners",
             "moves",
+            "copies",
             "heartbeat",
             "shard_identity",
             "schema_migrations",
@@ -46,7 +47,7 @@ async fn no_program_touches_what_guards_the_data() {
             "DELETE FROM shop.users",
             "DELETE FROM shop.orders",
             "CALL ringwright.guard_table('shop.orders', 'order_id')",
-            "SELECT ringwright.refuse_write('00000000-0000-8000-8000-000000000000')",
+            "SELECT ringwright.refuse_write('00000000-0000-8000-8000-000000000000', 'INSERT')",
             "SELECT pg_read_file('/etc/passwd')",
             "SELECT rolpassword FROM pg_authid",
             "SET ROLE ringwright_owner",
@@ -63,6 +64,54 @@ async fn no_program_touches_what_guards_the_data() {
         .await,
         "accepted"
     );
+    shard.end().await;
+}
+
+/// A program ends a freeze that is over and finishes what was given away; every other step is the operator's.
+#[tokio::test]
+async fn programs_do_two_steps_of_a_move_and_the_role_of_subscriptions_none() {
+    let shard = Shard::start(BOOK).await;
+    let steps = [
+        "ringwright.split_range(0, 2, 1)",
+        "ringwright.merge_ranges()",
+        "ringwright.begin_import(gen_random_uuid(), 0, '', '{}', '{}', '{}', '{}')",
+        "ringwright.freeze(gen_random_uuid(), 0, 1, 1, '', 1)",
+        "ringwright.thaw_now(0, 1, gen_random_uuid(), 1)",
+        "ringwright.mark_verified(gen_random_uuid(), 0, 1, 1)",
+        "ringwright.commit_move(gen_random_uuid(), 0, 1, 1)",
+        "ringwright.leave_import(gen_random_uuid(), 0, 1, 1, 1)",
+        "ringwright.clean_rows(gen_random_uuid(), 0, 1, 1)",
+        "ringwright.mark_cleaned(gen_random_uuid(), 0, 1)",
+        "ringwright.forget_copy(gen_random_uuid())",
+        "ringwright.lock_range(0, 1)",
+        "ringwright.range_digest(0, 1)",
+        "ringwright.row_hashes(0, 1)",
+    ];
+    let rescues = [
+        "ringwright.thaw(0, 1, gen_random_uuid(), 1)",
+        "ringwright.activate(gen_random_uuid(), 0, 1, 1, 1)",
+        "ringwright.move_of(gen_random_uuid())",
+        "ringwright.flushed_by(0)",
+    ];
+    for role in [Role::App, Role::Notifier, Role::Mover, Role::Monitor] {
+        let mut conn = connect(&shard.name, role).await;
+        let rescuer = matches!(role, Role::App | Role::Notifier);
+        for step in steps {
+            assert_eq!(
+                refusal(&mut conn, format!("SELECT {step}")).await,
+                DENIED,
+                "{role:?}: {step}"
+            );
+        }
+        for step in rescues {
+            let outcome = if rescuer { "accepted" } else { DENIED };
+            assert_eq!(
+                refusal(&mut conn, format!("SELECT {step}")).await,
+                outcome,
+                "{role:?}: {step}"
+            );
+        }
+    }
     shard.end().await;
 }
 

@@ -97,12 +97,12 @@ async fn drop_databases_of_the_dead(conn: &mut PgConnection) {
         .fetch_all(&mut *conn)
         .await
         .unwrap();
-    for name in names {
+    let of_the_dead = |name: &String| {
         let pid = name[PREFIX.len()..].split('_').next().unwrap();
-        if !std::path::Path::new("/proc").join(pid).exists() {
-            run(conn, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-        }
-    }
+        !std::path::Path::new("/proc").join(pid).exists()
+    };
+    let names: Vec<String> = names.into_iter().filter(of_the_dead).collect();
+    drop_databases(&names).await;
 }
 
 /// A database with the roles and without a schema.
@@ -126,11 +126,47 @@ pub(super) async fn database() -> String {
 }
 
 pub(super) async fn drop_database(name: &str) {
-    run(
-        &mut superuser("postgres").await,
-        format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
-    )
-    .await;
+    drop_databases(&[name.to_owned()]).await;
+}
+
+/// Subscriptions first, then slots: a database that has one cannot be dropped.
+async fn drop_databases(names: &[String]) {
+    for name in names {
+        let mut conn = superuser(name).await;
+        let subscriptions: Vec<String> = sqlx::query_scalar(
+            "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+             WHERE d.datname = current_database()",
+        )
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+        for subscription in subscriptions {
+            run(&mut conn, format!("ALTER SUBSCRIPTION {subscription} DISABLE")).await;
+            run(
+                &mut conn,
+                format!("ALTER SUBSCRIPTION {subscription} SET (slot_name = NONE)"),
+            )
+            .await;
+            run(&mut conn, format!("DROP SUBSCRIPTION {subscription}")).await;
+        }
+    }
+    for name in names {
+        let mut conn = superuser(name).await;
+        let slots = "SELECT CASE WHEN active THEN pg_terminate_backend(active_pid)::text
+                                 ELSE pg_drop_replication_slot(slot_name)::text END
+                     FROM pg_replication_slots WHERE database = current_database()";
+        // In use for a moment by a worker that is ending: again.
+        while !sqlx::query(slots)
+            .fetch_all(&mut conn)
+            .await
+            .is_ok_and(|slots| slots.is_empty())
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        conn.close().await.unwrap();
+        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        run(&mut superuser("postgres").await, drop).await;
+    }
 }
 
 impl Shards {
@@ -192,6 +228,10 @@ impl Shards {
         self.proxies[usize::from(shard)].address.to_string()
     }
 
+    pub(super) fn database(&self, shard: u16) -> &str {
+        &self.databases[usize::from(shard)]
+    }
+
     pub(super) async fn superuser(&self, shard: Ordinal) -> PgConnection {
         superuser(&self.databases[usize::from(shard.0)]).await
     }
@@ -207,10 +247,15 @@ impl Shards {
     }
 
     /// Adds a member to the only shard.
-    pub(super) fn add_replica(&mut self, replica: &Proxy) {
+    pub(super) fn add_replica(&self, replica: &Proxy) {
+        self.add_member(0, replica.address.to_string());
+    }
+
+    /// Adds a member to a shard, as far as the ring says.
+    pub(super) fn add_member(&self, shard: usize, host: String) {
         let ring = Arc::clone(&self.ring.borrow());
         let mut shards = ring.shards().to_vec();
-        shards[0].hosts.push(replica.address.to_string());
+        shards[shard].hosts.push(host);
         let next = Ring::new(Epoch(ring.epoch().get() + 1), shards, ring.tokens().clone()).unwrap();
         self.ring.send_replace(Arc::new(next));
     }
@@ -277,9 +322,7 @@ impl Shards {
         self.store.close().await;
         drop(self.proxies);
         drop(self.credentials);
-        for name in self.databases {
-            drop_database(&name).await;
-        }
+        drop_databases(&self.databases).await;
     }
 }
 

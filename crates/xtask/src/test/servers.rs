@@ -92,13 +92,15 @@ impl Servers {
 
 fn start_postgres(root: &Path, log: &Path) -> Result<Server> {
     let port = free_port()?;
-    // Not synchronised to disk: the data is worth nothing. wal_level as on a shard, since the tests create publications.
+    // Not synchronised to disk: the data is worth nothing. wal_level as on a shard; slots and workers for the moves
+    // that tests run at the same time, a handful each.
     let script = format!(
         "set -e
         initdb --pgdata /tmp/data --auth trust --encoding UTF8 --locale C.UTF-8 --username postgres
         exec postgres -D /tmp/data -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=/tmp \\
             -c wal_level=logical -c fsync=off -c max_connections=300 -c shared_buffers=128MB \\
-            -c max_replication_slots=50 -c max_wal_senders=50 -c max_worker_processes=50"
+            -c max_replication_slots=100 -c max_wal_senders=100 -c max_worker_processes=100 \\
+            -c max_logical_replication_workers=80 -c max_sync_workers_per_subscription=4 -c wal_retrieve_retry_interval=200ms"
     );
     run_postgres(root, &script, log, port)
 }
@@ -112,8 +114,8 @@ fn start_replica(root: &Path, log: &Path, master: u16) -> Result<Server> {
         pg_basebackup --dbname 'host=127.0.0.1 port={master} user=postgres application_name=127' \\
             --checkpoint fast --write-recovery-conf --pgdata /tmp/replica
         exec postgres -D /tmp/replica -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=/tmp \\
-            -c fsync=off -c max_connections=300 -c shared_buffers=64MB -c max_replication_slots=50 \\
-            -c max_wal_senders=50 -c max_worker_processes=50"
+            -c fsync=off -c max_connections=300 -c shared_buffers=64MB -c max_replication_slots=100 \\
+            -c max_wal_senders=100 -c max_worker_processes=100"
     );
     run_postgres(root, &script, log, port)
 }

@@ -1,0 +1,6 @@
+//! Simulated databases, an operator that may stop anywhere, and what has to come of it.
+
+mod answers;
+mod databases;
+mod operator;
+mod random;

@@ -1,0 +1,210 @@
+//! A session with the master of a shard, and what makes a step durable.
+
+use std::time::Duration;
+
+use ring::Ordinal;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row};
+
+use super::checkpoint::{Rule, is_skipped};
+use super::error::MoveError;
+use crate::store::commit::commit;
+use crate::token::Lsn;
+
+/// A statement with its parameters.
+pub(super) type Statement = Query<'static, Postgres, PgArguments>;
+
+/// A statement that takes longer has most likely lost its server.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The same for what waits for the transactions of others: making a slot, copying a catalog.
+pub(super) const PATIENT_LIMIT: Duration = Duration::from_secs(60);
+/// How long members that may be promoted are waited for. One that is further behind is the operator's to deal with.
+const STANDBY_LIMIT: Duration = Duration::from_secs(2);
+const STANDBY_PAUSE: Duration = Duration::from_millis(1);
+
+/// What a step must be sure of, whatever the server's, database's or role's defaults say. Nothing may end a session in
+/// COMMIT: a cancelled wait for the standby answers success and shows the row.
+const SETTINGS: &str = "SET client_min_messages = warning; SET synchronous_commit = on; SET statement_timeout = 0;
+    SET transaction_timeout = 0; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = '30s';
+    SET client_connection_check_interval = 0; SET jit = off; SET search_path = pg_catalog;
+    SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+const CONFIRM: &str = "SELECT ringwright.confirm()";
+const FLUSHED: &str = "SELECT coalesce(array_agg(name), '{}') FROM unnest($1::text[]) name
+    WHERE name <> ALL (ringwright.flushed_by($2))";
+
+/// A session with the master of one shard, as a superuser.
+#[derive(Debug)]
+pub struct ShardSession {
+    /// The connection. One session: what was seen in it is acted on in it.
+    pub conn: PgConnection,
+    /// Which shard it is.
+    pub shard: Ordinal,
+    /// All members as `host:port`: where a redirect sends those who come here for a range that has moved.
+    pub hosts: Vec<String>,
+    /// The `application_name` of every other member that may be promoted.
+    pub standbys: Vec<String>,
+}
+
+impl ShardSession {
+    /// Takes a superuser's connection to the master of `shard`, on the shop's database, and sets it up.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub async fn open(
+        conn: PgConnection,
+        shard: Ordinal,
+        hosts: Vec<String>,
+        standbys: Vec<String>,
+    ) -> Result<Self, MoveError> {
+        let mut session = Self {
+            conn,
+            shard,
+            hosts,
+            standbys,
+        };
+        session.execute("set the session up", SETTINGS).await?;
+        Ok(session)
+    }
+
+    /// One transaction of one statement that gives one row; it has happened, for good, when this answers.
+    pub(super) async fn step(&mut self, operation: &str, statement: Statement) -> Result<PgRow, MoveError> {
+        self.execute(operation, BEGIN).await?;
+        let row = match self.fetch(operation, statement).await {
+            Ok(row) => row,
+            Err(error) => {
+                if error.was_answered() {
+                    self.execute(operation, "ROLLBACK").await?;
+                }
+                return Err(error);
+            }
+        };
+        self.commit(operation).await?;
+        Ok(row)
+    }
+
+    /// A step that answers yes or no.
+    pub(super) async fn decide(&mut self, operation: &str, statement: Statement) -> Result<bool, MoveError> {
+        let row = self.step(operation, statement).await?;
+        self.get(operation, &row, 0)
+    }
+
+    /// One row, outside of a transaction.
+    pub(super) async fn fetch(&mut self, operation: &str, statement: Statement) -> Result<PgRow, MoveError> {
+        let rows = statement.fetch_one(&mut self.conn);
+        answered(self.shard, operation, ANSWER_LIMIT, rows).await
+    }
+
+    /// All rows, outside of a transaction.
+    pub(super) async fn fetch_all(&mut self, operation: &str, statement: Statement) -> Result<Vec<PgRow>, MoveError> {
+        let rows = statement.fetch_all(&mut self.conn);
+        answered(self.shard, operation, ANSWER_LIMIT, rows).await
+    }
+
+    /// Statements without parameters or answer.
+    pub(super) async fn execute(&mut self, operation: &str, sql: &'static str) -> Result<(), MoveError> {
+        let done = sqlx::raw_sql(sql).execute(&mut self.conn);
+        answered(self.shard, operation, ANSWER_LIMIT, done).await.map(drop)
+    }
+
+    /// A statement put together here, without parameters: only names and literals that were quoted.
+    pub(super) async fn execute_built(&mut self, operation: &str, sql: String) -> Result<(), MoveError> {
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut self.conn);
+        answered(self.shard, operation, PATIENT_LIMIT, done).await.map(drop)
+    }
+
+    /// A column of a row that came from this shard.
+    pub(super) fn get<'r, T>(&self, operation: &str, row: &'r PgRow, column: usize) -> Result<T, MoveError>
+    where
+        T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+    {
+        row.try_get(column)
+            .map_err(|error| MoveError::of(self.shard, operation, error))
+    }
+
+    /// Commits, and waits until no promotion can forget it.
+    async fn commit(&mut self, operation: &str) -> Result<(), MoveError> {
+        let not_durable = |shard, why| MoveError::NotDurable {
+            shard,
+            operation: operation.to_owned(),
+            why,
+        };
+        let committed = tokio::time::timeout(ANSWER_LIMIT, commit(&mut self.conn, None)).await;
+        let position = match committed {
+            Ok(Ok(position)) => position,
+            _ if is_skipped(Rule::Durability) => return Ok(()),
+            Ok(Err(why)) => return Err(not_durable(self.shard, why)),
+            // The session is left in its COMMIT, and closed with the connection: the server goes on without it.
+            Err(_) => {
+                return Err(MoveError::Silent {
+                    shard: self.shard,
+                    operation: operation.to_owned(),
+                    limit_s: ANSWER_LIMIT.as_secs(),
+                });
+            }
+        };
+        let missing = self.missing_at(operation, position.lsn).await?;
+        if missing.is_empty() || is_skipped(Rule::Durability) {
+            return Ok(());
+        }
+        let why = format!(
+            "not flushed within {} s by {}",
+            STANDBY_LIMIT.as_secs(),
+            missing.join(", ")
+        );
+        Err(not_durable(self.shard, why))
+    }
+
+    /// Which members that may be promoted have not flushed the log up to here, after waiting for them.
+    async fn missing_at(&mut self, operation: &str, lsn: Lsn) -> Result<Vec<String>, MoveError> {
+        if self.standbys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let began = tokio::time::Instant::now();
+        loop {
+            let statement = sqlx::query(FLUSHED)
+                .bind(self.standbys.clone())
+                .bind(lsn.0.cast_signed());
+            let row = self.fetch(operation, statement).await?;
+            let missing: Vec<String> = self.get(operation, &row, 0)?;
+            if missing.is_empty() || began.elapsed() >= STANDBY_LIMIT {
+                return Ok(missing);
+            }
+            tokio::time::sleep(STANDBY_PAUSE).await;
+        }
+    }
+}
+
+/// Makes what this session has read as durable as a write: whoever acts on a state that he only read calls this after
+/// the read, in the session that read it. On a new session, read again: it may be a new master's.
+///
+/// # Errors
+/// [`MoveError::NotDurable`] if what was read may still be forgotten.
+pub async fn confirm(session: &mut ShardSession) -> Result<(), MoveError> {
+    if is_skipped(Rule::Confirmation) {
+        return Ok(());
+    }
+    session
+        .step("confirm what it says", sqlx::query(CONFIRM))
+        .await
+        .map(drop)
+}
+
+/// Bounds an exchange, and says what it was for.
+pub(super) async fn answered<T>(
+    shard: Ordinal,
+    operation: &str,
+    limit: Duration,
+    exchange: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, MoveError> {
+    match tokio::time::timeout(limit, exchange).await {
+        Ok(outcome) => outcome.map_err(|source| MoveError::of(shard, operation, source)),
+        Err(_) => Err(MoveError::Silent {
+            shard,
+            operation: operation.to_owned(),
+            limit_s: limit.as_secs(),
+        }),
+    }
+}

@@ -1,0 +1,184 @@
+//! Comparing source and target: online before a freeze, and exactly in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ring::Range;
+use sqlx::query;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::checkpoint::{Rule, is_skipped};
+use super::error::MoveError;
+use super::session::ShardSession;
+use super::steps::{Batch, bound, mark_verified, next_cut};
+use super::{Attempt, gate};
+
+// As text: Rust has no number that takes every sum, and equality is all that is asked.
+const DIGEST: &str = "SELECT relation, rows, hash::text FROM ringwright.range_digest($1, $2)";
+const ROW_HASHES: &str = "SELECT relation, id, hash FROM ringwright.row_hashes($1, $2)";
+const MARKED: &str =
+    "SELECT EXISTS (SELECT FROM ringwright.moves WHERE move_id = $1 AND lo = $2 AND hi = $3 AND attempt = $4)";
+
+const POLL: Duration = Duration::from_millis(1);
+/// How long the target may take to apply what the source had before a look.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// A batch whose rows were found equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// How many rows it has.
+    pub rows: u64,
+}
+
+/// What was found before any freeze.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PreVerified {
+    /// Rows that were compared.
+    pub rows: u64,
+    /// Rows (table, id) that stayed different although they did not change: the copy is wrong.
+    pub differing: Vec<(String, Uuid)>,
+}
+
+/// Waits at the target until it has applied the freeze of `attempt` and so all that was written before; false when that
+/// did not happen until `deadline`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn await_marker(
+    target: &mut ShardSession,
+    batch: &Batch,
+    attempt: Attempt,
+    deadline: Instant,
+) -> Result<bool, MoveError> {
+    if is_skipped(Rule::Marker) {
+        return Ok(true);
+    }
+    let operation = batch.named("wait for the marker of");
+    loop {
+        let row = target.fetch(&operation, batch.bind(MARKED).bind(attempt.0)).await?;
+        if target.get(&operation, &row, 0)? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Compares both sides of a batch that is frozen (or given away) and whose marker the target's session has seen, and
+/// records it there; `None` if the target does not import it by this move any more.
+///
+/// # Errors
+/// [`MoveError::Differs`] if the rows are not the same.
+pub async fn verify(
+    source: &mut ShardSession,
+    target: &mut ShardSession,
+    batch: &Batch,
+    attempt: Attempt,
+) -> Result<Option<Verified>, MoveError> {
+    let (here, there) = tokio::join!(digest(source, batch.range), digest(target, batch.range));
+    let (here, there) = (here?, there?);
+    for (relation, held) in &here {
+        let copied = there.get(relation);
+        if copied != Some(held) && !is_skipped(Rule::Comparison) {
+            return Err(MoveError::Differs {
+                relation: relation.clone(),
+                range: batch.range,
+                source_shard: source.shard,
+                source_rows: held.rows,
+                target_shard: target.shard,
+                target_rows: copied.map_or(0, |copied| copied.rows),
+            });
+        }
+    }
+    let rows = here.values().map(|held| held.rows.max(0).cast_unsigned()).sum();
+    Ok(mark_verified(target, batch, attempt)
+        .await?
+        .then_some(Verified { rows }))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    rows: i64,
+    hash: String,
+}
+
+async fn digest(session: &mut ShardSession, range: Range) -> Result<BTreeMap<String, Held>, MoveError> {
+    let operation = format!("compute the digest of {range}");
+    let statement = query(DIGEST).bind(bound(range.lo)).bind(bound(range.hi));
+    let rows = session.fetch_all(&operation, statement).await?;
+    rows.iter()
+        .map(|row| {
+            let held = Held {
+                rows: session.get(&operation, row, 1)?,
+                hash: session.get(&operation, row, 2)?,
+            };
+            Ok((session.get(&operation, row, 0)?, held))
+        })
+        .collect()
+}
+
+/// Compares both sides while the source is written to, chunk by chunk: a row that differs counts only if it did not change
+/// at the source from before the target had caught up until after it was asked.
+///
+/// # Errors
+/// [`MoveError::Busy`] if the target does not catch up.
+pub async fn pre_verify(
+    source: &mut ShardSession,
+    target: &mut ShardSession,
+    batch: &Batch,
+    chunk_rows: u32,
+) -> Result<PreVerified, MoveError> {
+    let mut found = PreVerified::default();
+    let mut rest = Some(batch.range);
+    while let Some(range) = rest {
+        let cut = next_cut(source, range, chunk_rows).await?;
+        let chunk = Range {
+            lo: range.lo,
+            hi: cut.unwrap_or(range.hi),
+        };
+        rest = cut.map(|lo| Range { lo, hi: range.hi });
+        let (here, there) = tokio::join!(digest(source, chunk), digest(target, chunk));
+        let (here, there) = (here?, there?);
+        found.rows += here.values().map(|held| held.rows.max(0).cast_unsigned()).sum::<u64>();
+        if here != there {
+            let chunk = Batch { range: chunk, ..*batch };
+            found.differing.extend(differing(source, target, &chunk).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// A row's place and content.
+type Hashes = BTreeMap<(String, Uuid), i64>;
+
+async fn differing(
+    source: &mut ShardSession,
+    target: &mut ShardSession,
+    chunk: &Batch,
+) -> Result<Vec<(String, Uuid)>, MoveError> {
+    let before = hashes(source, chunk.range).await?;
+    gate::catch_up(source, target, chunk.move_id, CATCH_UP).await?;
+    let there = hashes(target, chunk.range).await?;
+    let after = hashes(source, chunk.range).await?;
+    let all: BTreeSet<_> = before.keys().chain(there.keys()).collect();
+    let differs = |key: &&(String, Uuid)| {
+        let (before, there, after) = (before.get(*key), there.get(*key), after.get(*key));
+        before == after && before != there
+    };
+    Ok(all.into_iter().filter(differs).cloned().collect())
+}
+
+async fn hashes(session: &mut ShardSession, range: Range) -> Result<Hashes, MoveError> {
+    let operation = format!("hash the rows of {range}");
+    let statement = query(ROW_HASHES).bind(bound(range.lo)).bind(bound(range.hi));
+    let rows = session.fetch_all(&operation, statement).await?;
+    rows.iter()
+        .map(|row| {
+            let key = (session.get(&operation, row, 0)?, session.get(&operation, row, 1)?);
+            Ok((key, session.get(&operation, row, 2)?))
+        })
+        .collect()
+}

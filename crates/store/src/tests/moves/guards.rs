@@ -1,0 +1,117 @@
+//! A subscription that outlived its move.
+
+use std::time::Duration;
+
+use ring::Range;
+use secrecy::ExposeSecret;
+
+use super::pair::{Pair, batch, claim_at, count_claims, drop_replication, write_claims};
+use crate::moves::{self, Aborted, ShardSession};
+use crate::tests::shards::run;
+
+const RANGE: Range = Range { lo: 0, hi: 1 << 31 };
+
+/// Waits until the subscription has met an error and switched itself off.
+pub(super) async fn wait_until_stopped(target: &mut ShardSession) {
+    let began = std::time::Instant::now();
+    loop {
+        let view = moves::observe(target).await.unwrap();
+        if !view.subscriptions[0].enabled {
+            assert!(view.subscriptions[0].errors > 0);
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "it was not refused");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_writes_only_where_its_range_is_being_imported() {
+    let mut pair = Pair::start().await;
+    write_claims(&mut pair.sessions[0], [1, 2]).await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    let (source, target) = pair.ends(0);
+    let aborted = moves::abort_range(source, target, &batch(move_id, 0, 1 << 31))
+        .await
+        .unwrap();
+    assert_eq!(aborted, Aborted::Undone);
+    // The source owns the range and writes; the subscription has not been dropped yet.
+    run(&mut source.conn, claim_at(3)).await;
+    wait_until_stopped(target).await;
+    assert_eq!(count_claims(target).await, 2, "what it had copied, and nothing since");
+    pair.finish(0, move_id).await;
+    pair.assert_settled().await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_takes_only_the_rows_of_its_move_and_its_marks() {
+    let mut pair = Pair::start().await;
+    write_claims(&mut pair.sessions[0], [1, 0x9000_0000]).await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    write_claims(&mut pair.sessions[0], [2, 0x9000_0001]).await;
+    let (source, target) = pair.ends(0);
+    run(
+        &mut source.conn,
+        "INSERT INTO ringwright.moves (move_id, source, target, lo, hi, attempt)
+         VALUES ('11111111-2222-3333-4444-555555555555', 0, 5, 0, 5, 1)",
+    )
+    .await;
+    super::pair::until_done(source, target, &batch(move_id, 0, 1 << 31)).await;
+    assert_eq!(count_claims(target).await, 2);
+    let marks: i64 = sqlx::query_scalar("SELECT count(*) FROM ringwright.moves")
+        .fetch_one(&mut target.conn)
+        .await
+        .unwrap();
+    assert_eq!(marks, 1);
+    run(&mut source.conn, "DELETE FROM ringwright.moves WHERE target = 5").await;
+    drop_replication(source, target, move_id).await;
+    pair.finish(0, move_id).await;
+    pair.assert_settled().await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_password_of_a_subscription_is_shown_to_nobody() {
+    let mut pair = Pair::start().await;
+    let move_id = pair.begin(0, &[RANGE]).await;
+    let mut publisher = pair.publisher(0);
+    publisher.password = "not-to-be-shown".to_owned().into();
+    publisher.hosts = vec!["127.0.0.1:1".to_owned()];
+    let target = &mut pair.sessions[1];
+    let refused = moves::ensure_subscription(target, move_id, &publisher)
+        .await
+        .unwrap_err();
+    let shown = format!("{refused:?} {}", refused.in_full());
+    assert!(!shown.contains(publisher.password.expose_secret()), "{shown}");
+    let settings: (String, String) =
+        sqlx::query_as("SELECT current_setting('track_activities'), current_setting('log_min_error_statement')")
+            .fetch_one(&mut target.conn)
+            .await
+            .unwrap();
+    assert_eq!(
+        settings,
+        ("on".to_owned(), "error".to_owned()),
+        "given back, after an error too"
+    );
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_is_made_only_on_the_timeline_that_was_written_down() {
+    let mut pair = Pair::start().await;
+    let move_id = pair.begin(0, &[RANGE]).await;
+    let source = &mut pair.sessions[0];
+    moves::ensure_publication(source, move_id, &[RANGE]).await.unwrap();
+    let term = moves::term(source).await.unwrap();
+    let other = moves::Timeline(term.0 + 1);
+    assert!(!moves::ensure_slot(source, move_id, other).await.unwrap());
+    assert_eq!(moves::observe(source).await.unwrap().slots, []);
+    for _ in 0..2 {
+        assert!(moves::ensure_slot(source, move_id, term).await.unwrap());
+    }
+    moves::drop_slot(source, move_id).await.unwrap();
+    moves::drop_slot(source, move_id).await.unwrap();
+    assert_eq!(moves::observe(source).await.unwrap().slots, []);
+    pair.end().await;
+}

@@ -1,0 +1,11 @@
+//! Moves of ranges between two databases of the test server, with real replication.
+
+mod concurrent;
+mod guards;
+mod ledger;
+mod mutations;
+mod pair;
+mod refusals;
+mod unattended;
+mod undone;
+mod whole;

@@ -1,0 +1,227 @@
+//! Moving keys online: one mover a cluster, beside the reconciler.
+//!
+//! The reconciler gives [`Orders`] and reads [`Report`]s; the mover looks, decides and acts on its own time. What is
+//! decided comes from `crates/moves`, what is done is in `store::moves`; the record of everything is in the databases of
+//! the shards. `docs/moving-keys.md` explains the protocol.
+
+mod act;
+mod batches;
+mod course;
+mod desk;
+mod hands;
+mod lanes;
+mod look;
+mod mover;
+mod orders;
+mod pacing;
+mod preflight;
+mod report;
+mod teller;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crds::{OrderCluster, RebalanceStatus};
+use kube::runtime::reflector::ObjectRef;
+use ring::Tokens;
+use tokio::{sync::mpsc::UnboundedSender, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+#[cfg(test)]
+pub(crate) use self::hands::{Batch, Done, HandedOver, Job, Survey};
+pub(crate) use self::mover::Pauses;
+use self::{desk::Desk, mover::Mover, teller::Teller};
+pub(crate) use self::{
+    hands::{Fault, Hands},
+    orders::{Abort, Orders, Settings},
+    pacing::Pacing,
+    report::{Report, Standing},
+};
+use crate::context::Context;
+
+/// How long a mover may take to finish what it has begun when it is told to stop.
+const LAST_ROUND: Duration = Duration::from_secs(5);
+
+/// How often a mover looks, and has its progress shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tempo {
+    /// The least time between two requests for a reconcile that only shows progress.
+    pub(crate) show: Duration,
+    pub(crate) pauses: Pauses,
+}
+
+impl Default for Tempo {
+    fn default() -> Self {
+        Self {
+            show: Duration::from_secs(2),
+            pauses: Pauses::default(),
+        }
+    }
+}
+
+/// The movers of all clusters, by uid.
+pub(crate) struct Movers {
+    context: Arc<Context>,
+    hands: Arc<dyn Hands>,
+    /// Asks for a reconcile.
+    ask: UnboundedSender<ObjectRef<OrderCluster>>,
+    tempo: Tempo,
+    all: Mutex<HashMap<String, Running>>,
+}
+
+struct Running {
+    desk: Arc<Desk>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl std::fmt::Debug for Movers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Movers")
+    }
+}
+
+impl Movers {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        hands: Arc<dyn Hands>,
+        ask: UnboundedSender<ObjectRef<OrderCluster>>,
+        tempo: Tempo,
+    ) -> Self {
+        Self {
+            context,
+            hands,
+            ask,
+            tempo,
+            all: Mutex::default(),
+        }
+    }
+
+    /// Gives a cluster's mover its orders; starts one if there is none and `needed`, or if what is asked has changed.
+    /// `account` is what the resource's status tells of an earlier rebalance.
+    pub(crate) fn direct(&self, uid: &str, orders: Orders, needed: bool, account: Option<RebalanceStatus>) {
+        self.with(|all| {
+            if let Some(running) = all.get(uid)
+                && running.desk.give(&orders, needed)
+            {
+                return;
+            }
+            let account = all
+                .get(uid)
+                .and_then(|running| running.desk.report().course)
+                .or(account);
+            let teller = Teller::new(
+                Arc::clone(&self.context),
+                &orders.namespace,
+                &orders.cluster,
+                orders.reference.clone(),
+            );
+            let cluster = ObjectRef::new(&orders.cluster).within(&orders.namespace);
+            let mover = Mover::new(Arc::clone(&self.hands), teller, self.tempo.pauses, account);
+            let desk = Arc::new(Desk::new(orders));
+            let asking = Asking {
+                ask: self.ask.clone(),
+                cluster,
+                period: self.tempo.show,
+                asked: None,
+            };
+            let task = tokio::spawn(work(mover, Arc::clone(&desk), asking));
+            let running = Running {
+                desk,
+                task: AbortOnDropHandle::new(task),
+            };
+            all.insert(uid.to_owned(), running);
+        });
+    }
+
+    /// The newest report of a cluster's mover.
+    pub(crate) fn report(&self, uid: &str) -> Option<Report> {
+        self.with(|all| all.get(uid).map(|running| running.desk.report()))
+    }
+
+    /// Who owns what, and whether ranges are on their way, if a mover has just seen it.
+    pub(crate) fn truth(&self, uid: &str) -> Option<(Tokens, bool)> {
+        self.report(uid)?.truth()
+    }
+
+    /// Whether keys of the cluster move.
+    pub(crate) fn is_moving(&self, uid: &str) -> bool {
+        self.report(uid)
+            .is_some_and(|report| report.standing == Standing::Moving)
+    }
+
+    /// Whether the cluster's mover has nothing to do, or waits for something that does not come by itself.
+    #[cfg(test)]
+    pub(crate) fn is_resting(&self, uid: &str) -> bool {
+        self.with(|all| {
+            let Some(running) = all.get(uid) else { return true };
+            let waits = matches!(running.desk.report().standing, Standing::Waiting { .. });
+            waits || running.task.is_finished()
+        })
+    }
+
+    /// Ends a cluster's mover where it stands: the cluster goes.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.with(|all| drop(all.remove(uid)));
+    }
+
+    /// Tells all movers to stop, and lets them finish what they have begun.
+    pub(crate) async fn stop(&self) {
+        let all: Vec<Running> = self.with(|all| all.drain().map(|(_, running)| running).collect());
+        for running in &all {
+            running.desk.stop();
+        }
+        for running in all {
+            // Whatever is cut off here is finished by the next operator.
+            drop(timeout(LAST_ROUND, running.task).await);
+        }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, Running>) -> T) -> T {
+        work(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One mover's life: rounds until there is nothing left to do, or it is told to stop.
+async fn work(mut mover: Mover, desk: Arc<Desk>, mut asking: Asking) {
+    loop {
+        let (version, orders) = desk.orders();
+        let round = mover.round(&orders).await;
+        let before = desk.file(round.report.clone());
+        asking.consider(&before, &round);
+        if desk.is_stopped() || (round.ended && desk.close(version)) {
+            mover.rest();
+            return;
+        }
+        if !round.ended {
+            drop(timeout(round.wait, desk.news(version)).await);
+        }
+    }
+}
+
+/// When the reconciler is asked to look: at once when it has to act, else now and then.
+struct Asking {
+    ask: UnboundedSender<ObjectRef<OrderCluster>>,
+    cluster: ObjectRef<OrderCluster>,
+    period: Duration,
+    /// What it was told last, and when.
+    asked: Option<(Report, Instant)>,
+}
+
+impl Asking {
+    fn consider(&mut self, before: &Report, round: &mover::Round) {
+        let report = &round.report;
+        let (known, due) = match &self.asked {
+            Some((known, at)) => (known, at.elapsed() >= self.period),
+            None => (before, true),
+        };
+        let tell = report.calls_for_action_after(known) || (report.differs_from(known) && (due || round.ended));
+        if tell {
+            self.asked = Some((report.clone(), Instant::now()));
+            // Without a controller to ask, nobody needs to be.
+            drop(self.ask.send(self.cluster.clone()));
+        }
+    }
+}

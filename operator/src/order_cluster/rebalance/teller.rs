@@ -1,0 +1,144 @@
+//! What a mover says on the cluster's resource, and counts.
+
+use std::sync::Arc;
+
+use crds::RebalanceStatus;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::EventType;
+use moves::{MoveId, Summary};
+use ring::Ordinal;
+use tracing::info;
+
+use super::hands::Batch;
+use crate::{context::Context, metrics};
+
+/// Tells of one cluster's moves.
+pub(crate) struct Teller {
+    context: Arc<Context>,
+    reference: ObjectReference,
+    labels: metrics::Cluster,
+}
+
+impl Teller {
+    pub(crate) fn new(context: Arc<Context>, namespace: &str, cluster: &str, reference: ObjectReference) -> Self {
+        Self {
+            context,
+            reference,
+            labels: metrics::Cluster::new(namespace, cluster),
+        }
+    }
+
+    async fn tell(&self, reason: &str, note: String) {
+        info!(cluster = self.reference.name, reason, note);
+        self.context
+            .event(&self.reference, EventType::Normal, reason, note)
+            .await;
+    }
+
+    async fn warn(&self, reason: &str, note: String) {
+        tracing::warn!(cluster = self.reference.name, reason, note);
+        self.context
+            .event(&self.reference, EventType::Warning, reason, note)
+            .await;
+    }
+
+    pub(crate) async fn started(&self, summary: &Summary, rows: u64) {
+        let note = format!("{}; about {rows} rows", what_moves(summary));
+        self.tell("RebalanceStarted", note).await;
+    }
+
+    pub(crate) async fn replanned(&self, summary: &Summary) {
+        self.tell("RebalanceReplanned", what_moves(summary)).await;
+    }
+
+    pub(crate) async fn finished(&self, account: Option<&RebalanceStatus>) {
+        let Some(account) = account else { return };
+        let note = format!(
+            "{} ranges with {} rows changed hands; writes to a batch paused for {} ms in the median, {} ms at most",
+            account.ranges_done,
+            account.rows_done,
+            account.median_pause_milliseconds,
+            account.longest_pause_milliseconds
+        );
+        self.tell("RebalanceFinished", note).await;
+    }
+
+    pub(crate) async fn paused(&self) {
+        let note = "No move is begun while spec.rebalance.paused is true; those that were under way are finished";
+        self.tell("RebalancePaused", note.to_owned()).await;
+    }
+
+    pub(crate) async fn aborted(&self) {
+        let note = "The rebalance was aborted as asked; no other is begun until the specification changes";
+        self.warn("RebalanceAborted", note.to_owned()).await;
+    }
+
+    pub(crate) async fn move_started(&self, id: MoveId, source: Ordinal, target: Ordinal, ranges: usize) {
+        let note = format!("Shard {source} gives {ranges} ranges to shard {target}: copying (move {id})");
+        self.tell("MoveStarted", note).await;
+    }
+
+    pub(crate) async fn move_finished(&self, id: MoveId, source: Ordinal, target: Ordinal) {
+        let note = format!("Shard {target} has all it was to get from shard {source} (move {id})");
+        self.tell("MoveFinished", note).await;
+    }
+
+    pub(crate) async fn move_aborted(&self, id: MoveId, why: &str, undone: u64, rolled_forward: u64) {
+        self.context
+            .metrics
+            .rebalance
+            .moves_aborted
+            .get_or_create(&self.labels)
+            .inc();
+        let note = format!(
+            "Move {id}: {why}; {undone} ranges stay where they are, {rolled_forward} had passed their commit point"
+        );
+        self.warn("MoveAborted", note).await;
+    }
+
+    /// A batch changed hands.
+    pub(crate) fn batch(&self, batch: &Batch) {
+        let metrics = &self.context.metrics.rebalance;
+        metrics.rows_moved.get_or_create(&self.labels).inc_by(batch.rows);
+        metrics
+            .pause_seconds
+            .get_or_create(&self.labels)
+            .observe(batch.pause.as_secs_f64());
+    }
+
+    /// So many more ranges have changed hands.
+    pub(crate) fn ranges_moved(&self, ranges: i64) {
+        if let Ok(ranges @ 1..) = u64::try_from(ranges) {
+            let metrics = &self.context.metrics.rebalance;
+            metrics.ranges_moved.get_or_create(&self.labels).inc_by(ranges);
+        }
+    }
+
+    /// So many freezes ran into their deadline.
+    pub(crate) fn expired(&self, freezes: u32) {
+        if freezes > 0 {
+            let metrics = &self.context.metrics.rebalance;
+            metrics
+                .freezes_expired
+                .get_or_create(&self.labels)
+                .inc_by(freezes.into());
+        }
+    }
+
+    /// So many copies are under way.
+    pub(crate) fn copies(&self, copies: usize) {
+        let metrics = &self.context.metrics.rebalance;
+        let copies = i64::try_from(copies).unwrap_or(i64::MAX);
+        metrics.copies.get_or_create(&self.labels).set(copies);
+    }
+}
+
+fn what_moves(summary: &Summary) -> String {
+    format!(
+        "{:.2} % of the keys move (ideal {:.2} %), in {} moves of {} ranges",
+        100.0 * summary.moved,
+        100.0 * summary.ideal,
+        summary.moves,
+        summary.ranges
+    )
+}
