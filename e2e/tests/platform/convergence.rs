@@ -204,34 +204,3 @@ where
     }
     Ok(())
 }
-
-#[tokio::test]
-async fn changing_the_number_of_shards_is_refused_in_the_status_and_harms_nothing() -> Result<()> {
-    let platform = e2e::Platform::shared().await?;
-    let (kubernetes, namespace) = (&platform.kubernetes, &platform.namespace);
-    let clusters = kubernetes.objects::<OrderCluster>(namespace);
-    let scale = |shards: i32| json!({"spec": {"shards": shards}});
-    clusters
-        .patch(CLUSTER, &PatchParams::default(), &Patch::Merge(&scale(5)))
-        .await?;
-    let message = await_condition("the refusal", DEADLINE, || async {
-        let status = clusters.get(CLUSTER).await?.status.unwrap_or_default();
-        let stalled = status
-            .conditions
-            .into_iter()
-            .find(|condition| condition.type_ == "Stalled");
-        Ok(stalled.filter(|stalled| stalled.status == "True" && stalled.reason == "ScalingNotSupportedYet"))
-    })
-    .await?
-    .message;
-    ensure!(
-        message.contains('5') && message.contains('3'),
-        "the refusal does not say what to do: {message}"
-    );
-    platform.api().await?.create_user(&e2e::api::Customer::new()).await?;
-    clusters
-        .patch(CLUSTER, &PatchParams::default(), &Patch::Merge(&scale(3)))
-        .await?;
-    await_ready(kubernetes, namespace, CLUSTER).await?;
-    Ok(())
-}

@@ -4,8 +4,11 @@ mod charts;
 mod golang;
 mod libtest;
 mod lints;
+mod moves;
 mod servers;
 mod suites;
+
+pub(crate) use moves::{Seeds, bench_scale_out, test_moves};
 
 use std::process::ExitCode;
 
@@ -14,7 +17,7 @@ use hermetic_cluster::Instance;
 use hermetic_cluster::tools::{self, Tools};
 
 use self::servers::Servers;
-use self::suites::Environment;
+use self::suites::{Environment, Suites};
 use crate::place::Place;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
@@ -146,31 +149,30 @@ pub(crate) fn charts(workspace: &Workspace) -> Result<ExitCode> {
 pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
     let mut run = Runner::new("e2e", workspace)?;
     let instance = instances::test()?;
+    let ready = running_cluster(&mut run, workspace, &instance);
+    run.stage("end-to-end tests", ready.as_ref(), |stage, (suites, place)| {
+        suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, filter);
+        Ok(())
+    });
+    Ok(close(&run))
+}
+
+/// The test cluster as it runs, or a new one, with today's images; and the tests.
+fn running_cluster(run: &mut Runner, workspace: &Workspace, instance: &Instance) -> Option<(Suites, Place)> {
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
     let built = run.stage("build", ready, |stage, _| suites::build(stage, workspace));
     let images = run.stage("images", built.as_ref(), |stage, (programs, _)| {
         images::build(stage, workspace, programs, false)
     });
     let place = run.stage("cluster", ready, |stage, _| {
-        Place::hermetic(stage, &tools::build(&stage.progress())?, &instance)
+        Place::hermetic(stage, &tools::build(&stage.progress())?, instance)
     });
     let supplied = run.stage(
         "import",
         place.as_ref().zip(images.as_ref()),
-        |stage, (place, images)| {
-            place.supply(stage, images)?;
-            Ok(place)
-        },
+        |stage, (place, images)| place.supply(stage, images),
     );
-    run.stage(
-        "end-to-end tests",
-        built.as_ref().zip(supplied),
-        |stage, ((_, suites), place)| {
-            suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, filter);
-            Ok(())
-        },
-    );
-    Ok(close(&run))
+    supplied.and(built.map(|(_, suites)| suites).zip(place))
 }
 
 /// Keeps the test servers running, for `cargo test` of one crate.

@@ -12,12 +12,12 @@ use crate::stage::{Stage, Tally};
 use crate::test::libtest::Counter;
 use crate::workspace::Workspace;
 
-/// The package whose tests need a running cluster.
+/// The package whose tests need a running cluster, except those that lie beside its code.
 const END_TO_END: &str = "e2e";
 /// After this long a unit test is stuck, not slow.
 const UNIT_DEADLINE: &str = "15m";
-/// One file of end-to-end tests.
-const END_TO_END_DEADLINE: &str = "30m";
+/// One program of end-to-end tests.
+const END_TO_END_DEADLINE: &str = "40m";
 
 /// Lines shown of what the failed tests of one program said.
 const SHOWN_OF_A_FAILURE: usize = 60;
@@ -71,8 +71,8 @@ pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<(Programs, S
         let Ok(message) = serde_json::from_str::<Message>(line) else {
             return true;
         };
-        if let Some((package, suite)) = suite(message) {
-            let suites = if package == END_TO_END {
+        if let Some((needs, suite)) = suite(message) {
+            let suites = if needs == Needs::Cluster {
                 &mut suites.end_to_end
             } else {
                 &mut suites.unit
@@ -91,21 +91,36 @@ pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<(Programs, S
     Ok((Programs, suites))
 }
 
-/// The package and its test program, if the message tells of one.
-fn suite(message: Message) -> Option<(String, Suite)> {
+/// What a test program runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// This machine, and the test servers.
+    Servers,
+    /// A Kubernetes.
+    Cluster,
+}
+
+/// A test program and what it needs, if the message tells of one.
+fn suite(message: Message) -> Option<(Needs, Suite)> {
     let (target, profile) = (message.target?, message.profile?);
     let folder = message.manifest_path?.parent()?.to_owned();
     if message.reason != "compiler-artifact" || !profile.test {
         return None;
     }
     let package = folder.file_name()?.to_string_lossy().into_owned();
-    let name = match target.kind.first().map(String::as_str) {
+    let kind = target.kind.first().map(String::as_str);
+    let needs = if package == END_TO_END && kind == Some("test") {
+        Needs::Cluster
+    } else {
+        Needs::Servers
+    };
+    let name = match kind {
         Some("test") => format!("{package}: {}", target.name),
         Some("bin") if target.name != package => format!("{package}: program {}", target.name),
         _ => package.clone(),
     };
     Some((
-        package,
+        needs,
         Suite {
             name,
             program: message.executable?,
@@ -204,6 +219,18 @@ mod tests {
             Some("ring: balance".to_owned())
         );
         assert!(suite(message("bin", "ring", false)).is_none());
+    }
+
+    #[test]
+    fn only_the_tests_of_the_end_to_end_package_that_lie_apart_need_a_cluster() {
+        let needs = |package: &str, kind: &str| {
+            let mut message = message(kind, "any", true);
+            message.manifest_path = Some(format!("/src/{package}/Cargo.toml").into());
+            suite(message).map(|(needs, _)| needs)
+        };
+        assert_eq!(needs("e2e", "test"), Some(Needs::Cluster));
+        assert_eq!(needs("e2e", "lib"), Some(Needs::Servers));
+        assert_eq!(needs("store", "test"), Some(Needs::Servers));
     }
 
     #[test]
