@@ -68,7 +68,7 @@ pub struct Placed {
     pub key: Uuid,
 }
 
-/// A held or pending claim of an address or number.
+/// A claim of an address or number, held or still pending.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
     /// Where it lies.
@@ -77,8 +77,6 @@ pub struct Claim {
     pub key: Uuid,
     /// Whose.
     pub user: Uuid,
-    /// Whether it is held, not pending.
-    pub held: bool,
 }
 
 /// Everything, after the load has ended and all moves are done.

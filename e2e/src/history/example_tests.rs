@@ -101,7 +101,6 @@ impl Case {
             shard: 0,
             key: Uuid::from_u128(number),
             user: USER,
-            held: true,
         };
         let stored = self.stored.map(|(version, by)| StoredRow {
             shard: 0,

@@ -472,7 +472,6 @@ impl Simulation {
                         shard,
                         key: below(number),
                         user: *key,
-                        held: true,
                     };
                     contents.claims.extend([claim(2), claim(3)]);
                     contents.users.push(stored);

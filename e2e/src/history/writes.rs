@@ -250,10 +250,11 @@ fn strays(contents: &Contents) -> Vec<Violation> {
     found
 }
 
-/// A user who was created holds one address and one number, and nobody else holds them: a claim's key is their hash.
+/// A user who was created has claimed one address and one number, and nobody else has them: a claim's key is their hash.
+/// A claim that is still pending keeps others away as well.
 fn check_claims(stories: &Stories<'_>, contents: &Contents) -> Vec<Violation> {
     let mut held: HashMap<Uuid, usize> = HashMap::new();
-    for claim in contents.claims.iter().filter(|claim| claim.held) {
+    for claim in &contents.claims {
         *held.entry(claim.user).or_default() += 1;
     }
     let mut found = Vec::new();
@@ -264,7 +265,7 @@ fn check_claims(stories: &Stories<'_>, contents: &Contents) -> Vec<Violation> {
         }
         let count = held.get(&key).copied().unwrap_or(0);
         if count != 2 {
-            let what = format!("user {key} holds {count} addresses and numbers, not 2");
+            let what = format!("user {key} has {count} addresses and numbers, not 2");
             let kind = if count < 2 { Kind::LostWrite } else { Kind::WrittenTwice };
             found.push(Violation::new(kind, what, stories.lines_of(first.operation)));
         }

@@ -45,8 +45,11 @@ pub(super) struct Population {
     processed: usize,
 }
 
+/// Draws one request of a kind.
+type Draw = fn(&mut Population, &mut StdRng) -> Request;
+
 /// What is asked for, in parts of 100.
-const MIX: [(u32, fn(&mut Population, &mut StdRng) -> Request); 13] = [
+const MIX: [(u32, Draw); 13] = [
     (12, |all, random| Request::GetOrder(all.order(random), Mode::Strong)),
     (18, |all, random| Request::GetOrder(all.order(random), Mode::Session)),
     (12, |all, random| Request::GetOrder(all.order(random), Mode::Loose)),

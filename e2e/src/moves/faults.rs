@@ -1,5 +1,6 @@
 //! What is done to the system while keys move, and when: drawn from a seed, so that a run can be repeated.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::{Platform, await_condition, database};
 /// How long a moment may be waited for; the rebalance usually ends before, and with it the wait.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks for a frozen range, which is so for some milliseconds only.
-const GLANCE: Duration = Duration::from_millis(2);
+const GLANCE: Duration = Duration::from_millis(3);
 /// How often a pause in the freeze is tried: a signal may come a moment too late.
 const TRIES: usize = 40;
 
@@ -239,10 +240,15 @@ impl Scene<'_> {
         timeout(PATIENCE, watching).await.context("its moment did not come")?
     }
 
-    /// Glances at all masters until a range is frozen; returns the connection that saw it as well.
+    /// Glances at the masters of all sources until a range is frozen; returns the connection that saw it as well.
     async fn await_frozen(&self) -> Result<Option<(Pair, PgPool)>> {
         const FROZEN: &str = "SELECT target FROM ringwright.range_owners WHERE state = 'frozen' LIMIT 1";
-        let pools = shards::connect_all(self.platform).await?;
+        if Box::pin(self.reach(Point::Begun)).await?.is_none() {
+            return Ok(None);
+        }
+        let sources = sources(&self.observer.world().borrow());
+        let mut pools = shards::connect_all(self.platform).await?;
+        pools.retain(|shard, _| sources.contains(shard));
         let mut glances = JoinSet::new();
         for (source, pool) in pools {
             glances.spawn(async move {
@@ -308,9 +314,16 @@ async fn still_frozen(pool: &PgPool) -> bool {
     count.is_ok_and(|count| count > 0)
 }
 
+/// The shards that have something to give.
+fn sources(world: &World) -> BTreeSet<u16> {
+    let rows = world.books.values().flat_map(|rows| rows.iter());
+    let importing = rows.filter(|row| row.state == RangeState::Importing);
+    importing.filter_map(|row| row.peer).collect()
+}
+
 /// How many positions of each pair have their new owner, and how many still wait for it.
 fn progress(world: &World, before: &Owners) -> Vec<(Pair, u64, u64)> {
-    let mut pairs: std::collections::BTreeMap<Pair, (u64, u64)> = std::collections::BTreeMap::new();
+    let mut pairs: BTreeMap<Pair, (u64, u64)> = BTreeMap::new();
     for (&target, rows) in &world.books {
         for row in rows.iter() {
             if row.state == RangeState::Importing
@@ -362,8 +375,6 @@ fn pair_at(point: Point, world: &World, before: &Owners) -> Option<Pair> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::history::ownership::BookRow;
 

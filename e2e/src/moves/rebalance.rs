@@ -94,9 +94,9 @@ pub async fn await_rebalanced(
         }
         if began.elapsed() > patience {
             let status = cluster.and_then(|cluster| cluster.status);
-            let books = &world.borrow().books;
+            let world = world.borrow();
+            let books = world.books.iter();
             let counts: Vec<String> = books
-                .iter()
                 .map(|(shard, rows)| format!("shard {shard}: {} ranges", rows.len()))
                 .collect();
             bail!(

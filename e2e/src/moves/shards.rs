@@ -143,12 +143,11 @@ pub async fn contents(platform: &Platform, pools: &BTreeMap<u16, PgPool>) -> Res
             let key = row.try_get("key")?;
             contents.keys.push(Placed { shard, key });
         }
-        for row in rows("SELECT claim_id, user_id, state = 'held' AS held FROM ringwright.contact_claims").await? {
+        for row in rows("SELECT claim_id, user_id FROM ringwright.contact_claims").await? {
             contents.claims.push(Claim {
                 shard,
                 key: row.try_get("claim_id")?,
                 user: row.try_get("user_id")?,
-                held: row.try_get("held")?,
             });
         }
         let book = rows("SELECT lo, hi, generation, state, target FROM ringwright.range_owners ORDER BY lo").await?;
