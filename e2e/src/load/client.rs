@@ -51,7 +51,7 @@ impl Client {
         Self(Arc::new(Inner {
             caller,
             recorder,
-            latency: Latency::new("before"),
+            latency: Latency::new("filling"),
             population: Mutex::default(),
             run: rand::random::<u32>() % 100_000_000,
         }))

@@ -43,8 +43,8 @@ async fn run(namespace: String, orders: usize, rate: u32) -> Result<()> {
     prefill(&client, orders).await?;
     let observer = Observer::start(&namespace, clock).await?;
     let seed = 1;
-    // The prefill's requests are of the first phase by name only: they are not measured.
     let load = Load::start(&client, Settings { rate, seed });
+    // Connections are opened, statements prepared.
     tokio::time::sleep(Duration::from_secs(2)).await;
     client.latency().begin("before");
     tokio::time::sleep(CALM).await;

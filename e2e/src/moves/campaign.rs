@@ -87,8 +87,6 @@ impl Campaign {
         let began = Instant::now();
         let kubernetes = Kubernetes::connect().await?;
         Platform::make_room(&kubernetes).await?;
-        platform::install_operator(&kubernetes).await?;
-        operators(&kubernetes, 2)?;
         let mut outcome = None;
         let ended = with_temp_ns(&kubernetes, "moves", |namespace| async {
             outcome = Some(self.run_in(namespace).await?);
@@ -104,12 +102,15 @@ impl Campaign {
 
     async fn run_in(self, namespace: String) -> Result<Summary> {
         let platform = Platform::make(Kubernetes::connect().await?, &namespace, &self.cluster()).await?;
+        // After the installation, which knows of one only.
+        operators(&platform.kubernetes, 2)?;
         let caller = Caller::new(&platform.api_addresses().await?, bearer())?;
         let clock = Clock::start();
         let client = Client::new(caller, Recorder::new(clock));
         prefill(&client, self.orders).await?;
         let observer = Observer::start(&namespace, clock).await?;
         let (rate, seed) = (self.rate, self.seed);
+        client.latency().begin("before");
         let load = Load::start(&client, Settings { rate, seed });
         let mut run = Run {
             campaign: self,

@@ -17,7 +17,8 @@ pub(super) fn table(phases: &[Phase]) -> String {
         "{:<22} {:>6} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9}",
         "phase", "", "seconds", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "longest", "failed", "not sent"
     )];
-    for phase in phases {
+    let measured = phases.iter().filter(|phase| phase.quantiles(|_| true).count > 0);
+    for phase in measured {
         for (name, reads) in [("reads", true), ("writes", false)] {
             let found = phase.quantiles(|kind: Kind| kind.is_read() == reads);
             let seconds = phase.duration().as_secs_f64();
