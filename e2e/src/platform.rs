@@ -107,14 +107,15 @@ impl Platform {
         )
     }
 
-    /// The addresses of all pods of the order API that are ready; at least one.
+    /// The addresses, with their port, of all pods of the order API that are ready; at least one.
     ///
     /// # Errors
     /// When none is.
     pub async fn api_addresses(&self) -> Result<Vec<String>> {
         self.kubernetes.ready_pod_address(&self.namespace, ORDER_API).await?;
         let pods = self.kubernetes.pods(&self.namespace, ORDER_API).await?;
-        Ok(pods.iter().filter(|pod| is_ready(pod)).filter_map(address).collect())
+        let ready = pods.iter().filter(|pod| is_ready(pod)).filter_map(address);
+        Ok(ready.map(|address| format!("{address}:8080")).collect())
     }
 }
 

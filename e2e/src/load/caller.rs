@@ -61,7 +61,7 @@ impl Answer {
 }
 
 impl Caller {
-    /// A caller of the pods at these addresses.
+    /// A caller of the pods at these addresses, each with its port.
     ///
     /// # Errors
     /// When there are none, or no client can be made.
@@ -71,7 +71,7 @@ impl Caller {
             .timeout(PATIENCE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build()?;
-        let bases = addresses.iter().map(|address| format!("http://{address}:8080"));
+        let bases = addresses.iter().map(|address| format!("http://{address}"));
         Ok(Self {
             http,
             bases: bases.collect(),

@@ -120,6 +120,17 @@ pub async fn await_delivered(pools: &BTreeMap<u16, PgPool>, patience: Duration) 
 /// # Errors
 /// When a shard or an inbox cannot be asked.
 pub async fn contents(platform: &Platform, pools: &BTreeMap<u16, PgPool>) -> Result<Contents> {
+    Ok(Contents {
+        received: received(platform).await?,
+        ..stored(pools).await?
+    })
+}
+
+/// Everything that all shards hold.
+///
+/// # Errors
+/// When a shard cannot be asked.
+pub async fn stored(pools: &BTreeMap<u16, PgPool>) -> Result<Contents> {
     let mut contents = Contents::default();
     for (shard, pool) in pools {
         let shard = *shard;
@@ -154,7 +165,6 @@ pub async fn contents(platform: &Platform, pools: &BTreeMap<u16, PgPool>) -> Res
         let book: Result<Vec<_>> = book.iter().map(book_row).collect();
         contents.books.insert(shard, book?.into_iter().flatten().collect());
     }
-    contents.received = received(platform).await?;
     Ok(contents)
 }
 
