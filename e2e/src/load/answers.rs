@@ -127,6 +127,22 @@ fn sight(shown: Option<Shown>, covers: &[Token]) -> Sight {
     })
 }
 
+/// A list of orders as (key, what was seen), in its order, and whether it is the end of the list; `None` when there is
+/// no such answer.
+pub(super) fn listed(reply: &Reply) -> Option<(Vec<(Uuid, Sight)>, bool)> {
+    let Reply::Answer(answer) = reply else { return None };
+    if answer.status != 200 {
+        return None;
+    }
+    let body: Value = serde_json::from_str(&answer.body).ok()?;
+    let covers = covers(&tokens(answer));
+    let orders = body["orders"].as_array()?.iter().map(|order| {
+        let shown = shown(&order.to_string())?;
+        Some((shown.key, sight(Some(shown), &covers)))
+    });
+    Some((orders.collect::<Option<_>>()?, body["next_cursor"].is_null()))
+}
+
 /// One item of a batch's answer.
 pub(super) struct Item {
     status: u16,

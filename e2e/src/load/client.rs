@@ -91,6 +91,7 @@ impl Client {
             Request::GetUser(user, mode) => self.get_user(user, mode).await,
             Request::GetOrder(order, mode) => self.get_order(order, mode).await,
             Request::GetOrders(orders, mode) => self.get_orders(&orders, mode).await,
+            Request::ListOrders(user, mode) => self.list_orders(user, mode).await,
             Request::CreateUser => self.create_user().await,
             Request::CreateOrder(user) => self.create_order(user).await,
             Request::CreateOrders(users) => self.create_orders(&users).await,
@@ -175,6 +176,37 @@ impl Client {
             }
         }
         ending
+    }
+
+    /// A list is a look at each of its rows, and at each order of the user that is known and not in it: newest first, so
+    /// what is newer than the oldest one listed would have to be there, and at the end of the list, everything.
+    async fn list_orders(&self, user: usize, mode: Mode) -> Ending {
+        let (id, sent, known) = {
+            let all = self.population();
+            let known = all.users[user].orders.iter().map(|order| all.orders[*order].id);
+            (
+                all.users[user].id,
+                all.users[user].tokens.clone(),
+                known.collect::<Vec<_>>(),
+            )
+        };
+        let (span, reply) = self.ask(&format!("/v1/users/{id}/orders"), None, mode, &sent).await;
+        let Some((listed, is_end)) = answers::listed(&reply) else {
+            return Ending::Badly;
+        };
+        self.population().hear(user, &heard(&reply));
+        let oldest = listed.iter().map(|(key, _)| *key).min();
+        let missing = known.into_iter().filter(|key| {
+            let in_reach = is_end || oldest.is_some_and(|oldest| *key > oldest);
+            in_reach && !listed.iter().any(|(shown, _)| shown == key)
+        });
+        for key in missing {
+            self.saw(key, span, mode, &sent, Sight::Absent);
+        }
+        for (key, seen) in listed {
+            self.saw(key, span, mode, &sent, seen);
+        }
+        Ending::Well
     }
 
     /// A read over the wire. Only what is sent counts as token, so a strong or loose read sends none.

@@ -15,7 +15,7 @@ pub enum Kind {
     StrongRead,
     /// From whichever answers first.
     SessionRead,
-    /// Many orders at once.
+    /// Many orders at once, looked up or listed.
     BatchRead,
     /// A new user.
     CreateUser,

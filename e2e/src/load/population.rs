@@ -25,6 +25,8 @@ pub(super) struct User {
     pub(super) version: i64,
     /// What the user's client would send back.
     pub(super) tokens: ReadTokens,
+    /// Numbers of the user's orders.
+    pub(super) orders: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -49,10 +51,12 @@ pub(super) struct Population {
 type Draw = fn(&mut Population, &mut StdRng) -> Request;
 
 /// What is asked for, in parts of 100.
-const MIX: [(u32, Draw); 13] = [
+const MIX: [(u32, Draw); 15] = [
     (12, |all, random| Request::GetOrder(all.order(random), Mode::Strong)),
     (18, |all, random| Request::GetOrder(all.order(random), Mode::Session)),
-    (12, |all, random| Request::GetOrder(all.order(random), Mode::Loose)),
+    (9, |all, random| Request::GetOrder(all.order(random), Mode::Loose)),
+    (2, |all, random| Request::ListOrders(all.user(random), Mode::Session)),
+    (1, |all, random| Request::ListOrders(all.user(random), Mode::Strong)),
     (6, |all, random| Request::GetUser(all.user(random), Mode::Strong)),
     (8, |all, random| Request::GetUser(all.user(random), Mode::Session)),
     (4, |all, random| Request::GetUser(all.user(random), Mode::Loose)),
@@ -156,6 +160,7 @@ impl Population {
             id,
             version: 1,
             tokens: tokens.clone(),
+            orders: Vec::new(),
         });
     }
 
@@ -165,6 +170,7 @@ impl Population {
             user,
             status: Status::Created,
         });
+        self.users[user].orders.push(self.orders.len() - 1);
         self.touch(self.orders.len() - 1);
         self.hear(user, tokens);
     }

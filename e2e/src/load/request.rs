@@ -24,6 +24,8 @@ pub(super) enum Request {
     GetUser(usize, Mode),
     GetOrder(usize, Mode),
     GetOrders(Vec<usize>, Mode),
+    /// A user's newest orders.
+    ListOrders(usize, Mode),
     CreateUser,
     CreateOrder(usize),
     /// One order for each of these users, in one request.
@@ -39,7 +41,7 @@ impl Request {
         match self {
             Self::GetUser(_, Mode::Strong) | Self::GetOrder(_, Mode::Strong) => Kind::StrongRead,
             Self::GetUser(..) | Self::GetOrder(..) => Kind::SessionRead,
-            Self::GetOrders(..) => Kind::BatchRead,
+            Self::GetOrders(..) | Self::ListOrders(..) => Kind::BatchRead,
             Self::CreateUser => Kind::CreateUser,
             Self::CreateOrder(_) => Kind::CreateOrder,
             Self::CreateOrders(_) => Kind::BatchCreate,
