@@ -1,4 +1,5 @@
-//! `make test-moves`: the long campaign of moving keys, one seed after the other; and the benchmark of a scale-out.
+//! `make test-moves`: the model of the protocol with its deeper bounds and the long campaign of moving keys, one seed
+//! after the other; and the benchmark of a scale-out.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -15,6 +16,9 @@ use crate::instances;
 use crate::stage::{Runner, Stage, Tally};
 use crate::workspace::Workspace;
 
+/// The package with the model of the protocol.
+const MODEL: &str = "move-model";
+const MODEL_DEADLINE: &str = "120m";
 /// One campaign of 200,000 orders. After this long it is stuck.
 const CAMPAIGN_DEADLINE: &str = "90m";
 const BENCH_DEADLINE: &str = "60m";
@@ -36,6 +40,10 @@ pub(crate) fn test_moves(workspace: &Workspace, seeds: Seeds) -> Result<ExitCode
     let mut run = Runner::new("test-moves", workspace)?;
     let instance = instances::test()?;
     let ready = running_cluster(&mut run, workspace, &instance);
+    run.stage("model of the protocol", ready.as_ref(), |stage, (suites, _)| {
+        let deep = Environment::from([("RINGWRIGHT_MODEL", "deep".to_owned())]);
+        suites.run_package(stage, MODEL, MODEL_DEADLINE, &deep)
+    });
     run.stage("campaigns", ready.as_ref(), |stage, (_, place)| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let book = Book::open(stage, workspace)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Deserialize;
 
 use crate::cargo::{self, Programs};
@@ -140,6 +140,24 @@ impl Suites {
             .args(["--workspace", "--release", "--locked", "--doc"])
             .envs(environment);
         run(stage, "examples in the documentation", examples);
+    }
+
+    /// Runs the tests of one package, with these variables and a deadline for each program.
+    pub(crate) fn run_package(
+        &self,
+        stage: &Stage,
+        package: &str,
+        deadline: &str,
+        environment: &Environment,
+    ) -> Result<()> {
+        let prefix = format!("{package}: ");
+        let of_package = |suite: &&Suite| suite.name == package || suite.name.starts_with(&prefix);
+        let suites: Vec<&Suite> = self.unit.iter().filter(of_package).collect();
+        ensure!(!suites.is_empty(), "the workspace has no tests of {package}");
+        for suite in suites {
+            suite.run(stage, deadline, environment, None);
+        }
+        Ok(())
     }
 
     /// Runs the end-to-end tests whose names contain `filter`, or all of them.
