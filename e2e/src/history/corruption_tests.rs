@@ -234,7 +234,7 @@ fn swap_versions(evidence: &mut Evidence, at: Index) -> Option<Kind> {
         .collect();
     let (index, ..) = pick(early, at)?;
     let operation = evidence.history.attempts[index].operation;
-    let late = the_end(&evidence.history);
+    let late = the_end(evidence);
     for attempt in &mut evidence.history.attempts {
         if attempt.operation == operation {
             attempt.span = late;
@@ -244,10 +244,14 @@ fn swap_versions(evidence: &mut Evidence, at: Index) -> Option<Kind> {
 }
 
 /// A time after everything.
-fn the_end(history: &History) -> Span {
-    let attempts = history.attempts.iter().map(|attempt| attempt.span.end.0);
+fn the_end(evidence: &Evidence) -> Span {
+    let attempts = evidence.history.attempts.iter().map(|attempt| attempt.span);
+    let reads = evidence.history.reads.iter().map(|read| read.span);
+    let looks = evidence.samples.iter().map(|sample| sample.span);
     let last = attempts
-        .chain(history.reads.iter().map(|read| read.span.end.0))
+        .chain(reads)
+        .chain(looks)
+        .map(|span| span.end.0)
         .max()
         .unwrap_or(0);
     Span {
@@ -274,7 +278,7 @@ fn refuse(evidence: &mut Evidence, at: Index) -> Option<Kind> {
 }
 
 fn refused(evidence: &mut Evidence, intent: Intent, refusal: Refusal) {
-    let span = the_end(&evidence.history);
+    let span = the_end(evidence);
     evidence.history.operations.push(intent);
     let operation = OperationId(evidence.history.operations.len() as u32 - 1);
     evidence.history.attempts.push(Attempt {
@@ -307,7 +311,7 @@ fn stale_strong(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     let (_, key, version) = pick(acknowledged(&evidence.history), at)?;
     let read = Read {
         key,
-        span: the_end(&evidence.history),
+        span: the_end(evidence),
         consistency: Consistency::Strong,
         seen: sight_before(evidence, key, version, &[])?,
     };
@@ -325,7 +329,7 @@ fn stale_after_read(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     let earlier = pick(seen.cloned().collect(), at)?;
     let mut read = earlier.clone();
     // Long after it: then it matters no more whether the write's own answer ever came.
-    read.span = the_end(&evidence.history);
+    read.span = the_end(evidence);
     read.seen = sight_before(evidence, read.key, earlier.seen.version()?, &[])?;
     evidence.history.reads.push(read);
     Some(Kind::StaleStrongRead)
@@ -338,7 +342,7 @@ fn stale_session(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     };
     let read = Read {
         key,
-        span: the_end(&evidence.history),
+        span: the_end(evidence),
         consistency: Consistency::Session(done.covers.clone()),
         seen: sight_before(evidence, key, version, &done.covers)?,
     };
@@ -401,7 +405,7 @@ fn second_owner(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     rows.retain(|other| other.lo != row.lo);
     rows.push(BookRow { generation: 1, ..row });
     rows.sort_by_key(|row| row.lo);
-    let span = the_end(&evidence.history);
+    let span = the_end(evidence);
     evidence.samples.push(Sample {
         shard,
         span,
@@ -431,8 +435,8 @@ fn forget_move(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     let rows = rows.filter(|other| other.lo != row.lo).cloned().collect::<Vec<_>>();
     let last_is_taker = evidence.contents.books[&row.peer?]
         .iter()
-        .any(|other| other.lo == row.lo && other.generation == row.generation + 1);
-    let span = the_end(&evidence.history);
+        .any(|other| other.lo == row.lo && other.state.may_write() && other.generation == row.generation + 1);
+    let span = the_end(evidence);
     evidence.samples.push(Sample {
         shard,
         span,

@@ -153,16 +153,16 @@ impl Map {
                 proven.shard == sample.shard || proven.source.is_some_and(|(shard, _)| shard == sample.shard);
             let mut covered = lo;
             for row in overlapping(&sample.rows, lo, hi) {
+                if concerned && row.lo > covered {
+                    found.push(forgotten(sample, &proven, covered, row.lo));
+                }
                 covered = covered.max(row.hi);
                 if let Some((kind, why)) = fault(sample.shard, row, &proven) {
                     found.push(violation(kind, why, sample, row, &proven));
                 }
             }
-            // What a shard owned or gave away stays in its book for good.
             if concerned && covered < hi {
-                let what = format!("shard {} has forgotten {covered}..{hi}, which it owned", sample.shard);
-                let proof = vec![proven.line(lo, hi), format!("{} its book says nothing", sample.span)];
-                found.push(Violation::new(Kind::NotHandedOver, what, proof));
+                found.push(forgotten(sample, &proven, covered, hi));
             }
         }
     }
@@ -274,6 +274,13 @@ impl Proven {
             self.span, self.shard, self.generation
         )
     }
+}
+
+/// What a shard owned or gave away stays in its book for good.
+fn forgotten(sample: &Sample, proven: &Proven, lo: u64, hi: u64) -> Violation {
+    let what = format!("shard {} has forgotten {lo}..{hi}, which it owned", sample.shard);
+    let proof = vec![proven.line(lo, hi), format!("{} its book says nothing", sample.span)];
+    Violation::new(Kind::NotHandedOver, what, proof)
 }
 
 fn violation(kind: Kind, why: &str, sample: &Sample, row: &BookRow, proven: &Proven) -> Violation {
