@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crds::OrderCluster;
+use e2e::history::ownership::RangeState;
 use e2e::load::{Caller, Client, Clock, Recorder, prefill};
 use e2e::moves::{Observer, await_rebalanced, scale, shards};
 use e2e::platform::{self, CLUSTER, bearer};
@@ -40,68 +41,62 @@ async fn count(pool: &PgPool, query: &'static str) -> Result<i64> {
     Ok(sqlx::query_scalar(query).fetch_one(pool).await?)
 }
 
+/// One cluster for both: making it takes longer than all the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_move_that_is_taken_back_while_it_copies_leaves_nothing_behind() -> Result<()> {
+async fn a_move_that_is_taken_back_or_refused_leaves_nothing_behind() -> Result<()> {
     let kubernetes = Kubernetes::connect().await?;
     Platform::make_room(&kubernetes).await?;
-    platform::install_operator(&kubernetes).await?;
-    with_temp_ns(&kubernetes, "taken-back", |namespace| async move {
+    with_temp_ns(&kubernetes, "abandoned", |namespace| async move {
         let (platform, observer) = shop(&namespace).await?;
-        let mut world = observer.world();
-        scale(&platform, 3)?;
-        // In the databases by now: a range is to be received.
-        let begun = world.wait_for(|world| {
-            use e2e::history::ownership::RangeState::Importing;
-            world
-                .books
-                .values()
-                .flat_map(|rows| rows.iter())
-                .any(|row| row.state == Importing)
-        });
-        tokio::time::timeout(PATIENCE, begun).await.context("no move began")??;
-        scale(&platform, 2)?;
-        await_rebalanced(&platform, &observer, 2, PATIENCE).await?;
-        ensure_untouched(&platform).await
+        take_it_back_while_it_copies(&platform, &observer).await?;
+        refuse_it_until_it_is_possible(&platform, &observer).await
     })
     .await
+}
+
+async fn take_it_back_while_it_copies(platform: &Platform, observer: &Observer) -> Result<()> {
+    let mut world = observer.world();
+    scale(platform, 3)?;
+    // In the databases by now: a range is to be received.
+    let begun = world.wait_for(|world| {
+        let mut rows = world.books.values().flat_map(|rows| rows.iter());
+        rows.any(|row| row.state == RangeState::Importing)
+    });
+    tokio::time::timeout(PATIENCE, begun).await.context("no move began")??;
+    scale(platform, 2)?;
+    await_rebalanced(platform, observer, 2, PATIENCE).await?;
+    ensure_untouched(platform).await
 }
 
 /// A row where none may be: whose it is, no move could tell.
 const ASTRAY: &str = "00000000-0000-8000-8000-000000000001";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_impossible_move_is_refused_with_its_reason_before_anything_begins() -> Result<()> {
-    let kubernetes = Kubernetes::connect().await?;
-    Platform::make_room(&kubernetes).await?;
-    platform::install_operator(&kubernetes).await?;
-    with_temp_ns(&kubernetes, "impossible", |namespace| async move {
-        let (platform, observer) = shop(&namespace).await?;
-        let pools = shards::connect_all(&platform).await?;
-        let shard = plant_a_stray_row(&pools).await?;
-        scale(&platform, 3)?;
-        let reason = await_condition("the refusal", PATIENCE, || async {
-            let told = what_the_status_says(&platform).await?;
-            Ok(told.into_iter().find(|text| text.contains("outside of every range")))
-        })
-        .await?;
-        ensure!(
-            reason.contains("idempotency_keys"),
-            "the refusal does not say what is wrong: {reason}"
-        );
-        for (ordinal, pool) in &shards::connect_all(&platform).await? {
-            let begun = "SELECT count(*) FROM ringwright.range_owners WHERE state <> 'owned'";
-            let begun = count(pool, begun).await?;
-            ensure!(
-                begun == 0,
-                "shard {ordinal} has {begun} ranges of a move that was refused"
-            );
-        }
-        // Once it is mended, the move is made, without anybody asking again.
-        remove_the_stray_row(&pools[&shard]).await?;
-        await_rebalanced(&platform, &observer, 3, PATIENCE).await?;
-        ensure_untouched(&platform).await
+async fn refuse_it_until_it_is_possible(platform: &Platform, observer: &Observer) -> Result<()> {
+    let pools = shards::connect_all(platform).await?;
+    let shard = plant_a_stray_row(&pools).await?;
+    let before = observer.world().borrow().books.clone();
+    scale(platform, 3)?;
+    let reason = await_condition("the refusal", PATIENCE, || async {
+        let told = what_the_status_says(platform).await?;
+        Ok(told.into_iter().find(|text| text.contains("outside of every range")))
     })
-    .await
+    .await?;
+    ensure!(
+        reason.contains("idempotency_keys"),
+        "the refusal does not say what is wrong: {reason}"
+    );
+    let world = observer.world();
+    for (ordinal, rows) in &world.borrow().books {
+        let had = before.get(ordinal).map_or(&[][..], |rows| &rows[..]);
+        ensure!(
+            rows[..] == *had,
+            "shard {ordinal} has something of a move that was refused: {rows:?}"
+        );
+    }
+    // Once it is mended, the move is made, without anybody asking again.
+    remove_the_stray_row(&pools[&shard]).await?;
+    await_rebalanced(platform, observer, 3, PATIENCE).await?;
+    ensure_untouched(platform).await
 }
 
 /// Every message of the cluster's conditions, and the last error of its rebalance.

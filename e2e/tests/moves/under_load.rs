@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use e2e::moves::{Campaign, Summary};
 
-/// Enough for several batches in each move: a batch has at most 4,000 rows, and an order comes with the row of its key.
-const ORDERS: usize = 20_000;
+/// Enough for several batches in each move: a batch has at most 4,000 rows, an order comes with the row of its key, and
+/// the load adds more than is there before.
+const ORDERS: usize = 10_000;
 const RATE: u32 = 500;
 
 async fn run(seed: u64, masters_die: bool) -> Result<Summary> {
