@@ -3,12 +3,13 @@
 # --bin, not --package: cargo then chooses the features of a dependency for the whole workspace, and compiles it once.
 XTASK = cargo run --locked --bin xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
+MOVES = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) $(if $(ORDERS),--orders $(ORDERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check charts e2e servers bench images manifests fresh ready
+.PHONY: help up down test test-moves check charts e2e servers bench images manifests fresh ready
 
 help: ## This list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 up: ready ## A Kubernetes, the platform, a sample cluster; one order with its email and SMS
 	@$(XTASK) up $(WHERE)
@@ -18,6 +19,9 @@ down: ready ## Removes all of that; caches stay
 
 test: ready ## Everything that must hold: lints, unit, property and end-to-end tests
 	@$(XTASK) test
+
+test-moves: ready ## The long campaign of moving keys: SEEDS=20, FROM=1, ORDERS=200000; goes on where it was interrupted
+	@$(XTASK) test-moves $(MOVES)
 
 check: ready ## Formatting, lints and unit tests, for the time between two edits
 	@$(XTASK) check
@@ -31,8 +35,8 @@ e2e: ready ## End-to-end tests alone, on a cluster left running; ONLY=name for s
 servers: ready ## A PostgreSQL with a replica and a RabbitMQ for `cargo test -p`, until Ctrl-C
 	@$(XTASK) servers
 
-bench: ready ## The benchmarks
-	@$(XTASK) bench
+bench: ready ## The benchmarks, and a scale-out under load; ORDERS=200000
+	@$(XTASK) bench $(if $(ORDERS),--orders $(ORDERS))
 
 images: ready ## The images, where they are not up to date
 	@$(XTASK) images

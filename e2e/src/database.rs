@@ -23,18 +23,26 @@ pub struct Master {
 /// # Errors
 /// When there is none within two minutes.
 pub async fn master(kubernetes: &Kubernetes, namespace: &str, shard: &str) -> Result<Master> {
-    let selector = format!("ringwright.dev/shard={shard},ringwright.dev/role=master");
-    await_condition(&format!("a master of {shard}"), Duration::from_secs(120), || async {
-        let pods = kubernetes.pods(namespace, &selector).await?;
-        Ok(match pods.as_slice() {
-            [pod] => address(pod).map(|address| Master {
-                pod: pod.name_any(),
-                address,
-            }),
-            _ => None,
-        })
+    await_condition(&format!("a master of {shard}"), Duration::from_secs(120), || {
+        master_now(kubernetes, namespace, shard)
     })
     .await
+}
+
+/// The pod that holds the master role of a shard at present, if exactly one does.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn master_now(kubernetes: &Kubernetes, namespace: &str, shard: &str) -> Result<Option<Master>> {
+    let selector = format!("ringwright.dev/shard={shard},ringwright.dev/role=master");
+    let pods = kubernetes.pods(namespace, &selector).await?;
+    Ok(match pods.as_slice() {
+        [pod] => address(pod).map(|address| Master {
+            pod: pod.name_any(),
+            address,
+        }),
+        _ => None,
+    })
 }
 
 /// A connection to a shard's master as superuser.
@@ -58,18 +66,23 @@ pub async fn connect(kubernetes: &Kubernetes, namespace: &str, cluster: &str, sh
 /// # Errors
 /// When it refuses.
 pub async fn log_in(address: &str, username: &str, password: &str) -> Result<PgPool> {
-    let options = PgConnectOptions::new()
-        .host(address)
-        .port(5432)
-        .username(username)
-        .password(password)
-        .database("orders");
+    let options = options(address, username, password);
     let pool = PgPoolOptions::new()
         .max_connections(4)
         .acquire_timeout(Duration::from_secs(10));
     pool.connect_with(options)
         .await
         .with_context(|| format!("logging in to {address} as {username}"))
+}
+
+/// How a database pod is logged in to.
+pub fn options(address: &str, username: &str, password: &str) -> PgConnectOptions {
+    PgConnectOptions::new()
+        .host(address)
+        .port(5432)
+        .username(username)
+        .password(password)
+        .database("orders")
 }
 
 /// One entry of a Secret.

@@ -5,8 +5,11 @@
 
 pub mod api;
 pub mod database;
+pub mod history;
 pub mod inbox;
 pub mod kubernetes;
+pub mod load;
+pub mod moves;
 pub mod patience;
 pub mod platform;
 

@@ -9,11 +9,11 @@ use installation::{
     api_key::{self, ALL_SCOPES},
     charts::{self, WORKLOADS},
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Kubernetes, address, is_ready};
 use crate::patience::{await_condition, eventually};
 
 /// Where the operator runs.
@@ -22,6 +22,8 @@ pub const OPERATOR_NAMESPACE: &str = "e2e-operator";
 pub const CLUSTER: &str = "shop";
 /// The namespace that most tests share, for the cluster of three shards takes half a minute to make.
 const SHARED_NAMESPACE: &str = "e2e-shop";
+/// Picks the pods of the order API.
+const ORDER_API: &str = "app.kubernetes.io/name=ringwright-order-api";
 /// A key of the order API; it guards nothing but a test.
 const BEARER: &str = "e2e-bearer-key-of-the-end-to-end-tests";
 
@@ -40,16 +42,37 @@ impl Platform {
     /// When it does not become ready.
     pub async fn shared() -> Result<Self> {
         let kubernetes = Kubernetes::connect().await?;
-        install_operator(&kubernetes).await?;
         kubernetes.make_namespace(SHARED_NAMESPACE).await?;
+        Self::make(kubernetes, SHARED_NAMESPACE, &cluster(3, 2)).await
+    }
+
+    /// A platform in a namespace that is there.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn make(kubernetes: Kubernetes, namespace: &str, cluster: &Value) -> Result<Self> {
+        install_operator(&kubernetes).await?;
         let platform = Self {
             kubernetes,
-            namespace: SHARED_NAMESPACE.to_owned(),
+            namespace: namespace.to_owned(),
         };
-        make_cluster(&platform.kubernetes, SHARED_NAMESPACE, &cluster(3, 2)).await?;
+        make_cluster(&platform.kubernetes, namespace, cluster).await?;
         platform.install_programs().await?;
-        await_ready(&platform.kubernetes, SHARED_NAMESPACE, CLUSTER).await?;
+        await_ready(&platform.kubernetes, namespace, CLUSTER).await?;
         Ok(platform)
+    }
+
+    /// Removes the platform that tests share, if there is one: for tests that need the room of its database pods. The
+    /// next test that asks for it makes it anew.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub async fn make_room(kubernetes: &Kubernetes) -> Result<()> {
+        let namespaces: kube::Api<Namespace> = kube::Api::all(kubernetes.client.clone());
+        if namespaces.get_opt(SHARED_NAMESPACE).await?.is_some() {
+            kubernetes.delete_namespace(SHARED_NAMESPACE).await?;
+        }
+        Ok(())
     }
 
     /// Installs order API, notifier, RabbitMQ and the development far ends.
@@ -75,12 +98,27 @@ impl Platform {
     /// # Errors
     /// When no pod is ready.
     pub async fn api(&self) -> Result<Api> {
-        let selector = "app.kubernetes.io/name=ringwright-order-api";
         Api::new(
-            &self.kubernetes.ready_pod_address(&self.namespace, selector).await?,
+            &self.kubernetes.ready_pod_address(&self.namespace, ORDER_API).await?,
             BEARER,
         )
     }
+
+    /// The addresses, with their port, of all pods of the order API that are ready; at least one.
+    ///
+    /// # Errors
+    /// When none is.
+    pub async fn api_addresses(&self) -> Result<Vec<String>> {
+        self.kubernetes.ready_pod_address(&self.namespace, ORDER_API).await?;
+        let pods = self.kubernetes.pods(&self.namespace, ORDER_API).await?;
+        let ready = pods.iter().filter(|pod| is_ready(pod)).filter_map(address);
+        Ok(ready.map(|address| format!("{address}:8080")).collect())
+    }
+}
+
+/// A bearer key with every scope.
+pub fn bearer() -> &'static str {
+    BEARER
 }
 
 /// A bearer key that may only read.

@@ -1,4 +1,4 @@
-//! `make bench`: whatever benchmarks the crates have.
+//! `make bench`: whatever benchmarks the crates have, and what a scale-out costs under load.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use crate::cargo;
 use crate::stage::{Runner, Stage};
+use crate::test;
 use crate::workspace::Workspace;
 
-/// Runs each crate's benchmarks and shows what they print.
-pub(crate) fn bench(workspace: &Workspace) -> Result<ExitCode> {
+/// Runs each crate's benchmarks and a scale-out with so many orders stored, and shows what they print.
+pub(crate) fn bench(workspace: &Workspace, orders: usize) -> Result<ExitCode> {
     let mut run = Runner::new("bench", workspace)?;
     let found = run.stage("benchmarks", Some(()), |stage, ()| find(stage, workspace));
     run.stage("run", found, |stage, found| {
@@ -24,6 +25,7 @@ pub(crate) fn bench(workspace: &Workspace) -> Result<ExitCode> {
         }
         Ok(())
     });
+    test::bench_scale_out(&mut run, workspace, orders)?;
     Ok(if run.summary() {
         ExitCode::SUCCESS
     } else {

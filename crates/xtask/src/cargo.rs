@@ -11,7 +11,7 @@ use crate::stage::Stage;
 use crate::workspace::Workspace;
 
 /// The programs that go into images.
-const PROGRAMS: [&str; 4] = ["operator", "order-api", "notifier", "sms-gateway"];
+pub(crate) const PROGRAMS: [&str; 4] = ["operator", "order-api", "notifier", "sms-gateway"];
 
 /// Proof that the programs lie in the target folder.
 #[derive(Debug, Clone, Copy)]

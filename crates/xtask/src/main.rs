@@ -64,8 +64,24 @@ enum Verb {
     },
     /// A PostgreSQL and a RabbitMQ for the tests of single crates, until Ctrl-C.
     Servers,
+    /// Moving keys under load and faults, one campaign a seed; resumable.
+    TestMoves {
+        /// How many campaigns.
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Orders stored before each.
+        #[arg(long, default_value_t = 200_000)]
+        orders: usize,
+    },
     /// The benchmarks.
-    Bench,
+    Bench {
+        /// Orders stored before the scale-out.
+        #[arg(long, default_value_t = 200_000)]
+        orders: usize,
+    },
     /// Builds the images that are not up to date.
     Images {
         /// Builds all of them, from newly fetched Debian packages.
@@ -89,7 +105,15 @@ fn main() -> Result<ExitCode> {
         Verb::Charts => test::charts(&workspace),
         Verb::E2e { filter } => test::end_to_end(&workspace, filter.as_deref()),
         Verb::Servers => test::servers(&workspace),
-        Verb::Bench => bench::bench(&workspace),
+        Verb::TestMoves { seeds, from, orders } => test::test_moves(
+            &workspace,
+            test::Seeds {
+                from,
+                count: seeds,
+                orders,
+            },
+        ),
+        Verb::Bench { orders } => bench::bench(&workspace, orders),
         Verb::Images { rebuild } => build_images(&workspace, rebuild),
         Verb::Manifests => render_manifests(&workspace),
         Verb::Fresh => fresh::fresh(&workspace),

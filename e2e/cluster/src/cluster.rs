@@ -85,6 +85,34 @@ pub struct Node {
     pub connected: bool,
 }
 
+/// The processes of a pod.
+#[derive(Debug, Clone)]
+pub struct PodProcesses(BTreeSet<i32>);
+
+impl PodProcesses {
+    /// Whether there are none: the pod does not run.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Stops all of them in the middle of whatever they do, as a frozen virtual machine is.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets them go on; they do not know that they were paused.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        for process in &self.0 {
+            // One that has ended meanwhile needs no signal.
+            let _ = kill(Pid::from_raw(*process), signal);
+        }
+    }
+}
+
 /// A running cluster. It runs on when this is dropped.
 #[derive(Debug)]
 pub struct Cluster {
@@ -243,16 +271,22 @@ impl Cluster {
     /// # Errors
     /// When the cgroups cannot be read.
     pub fn crash_pod(&self, uid: &str) -> Result<usize> {
+        let processes = self.processes_of_pod(uid)?;
+        processes.signal(Signal::SIGKILL);
+        Ok(processes.0.len())
+    }
+
+    /// The processes of a pod as they run now, wherever: to be paused without losing time on looking for them.
+    ///
+    /// # Errors
+    /// When the cgroups cannot be read.
+    pub fn processes_of_pod(&self, uid: &str) -> Result<PodProcesses> {
         let mut processes = BTreeSet::new();
         for node in NodeName::all() {
             let scope = self.setting.plan.node_scope(node);
             processes.extend(cgroups::processes_of_pod(&scope, uid)?);
         }
-        for process in &processes {
-            // One that has ended meanwhile is as good as killed.
-            let _ = kill(Pid::from_raw(*process), Signal::SIGKILL);
-        }
-        Ok(processes.len())
+        Ok(PodProcesses(processes))
     }
 
     /// Waits until Kubernetes calls all three nodes Ready.

@@ -34,7 +34,7 @@ mod readiness;
 mod state;
 pub mod tools;
 
-pub use cluster::{Cluster, Node, NodeName};
+pub use cluster::{Cluster, Node, NodeName, PodProcesses};
 pub use error::{Error, Result};
 pub use instance::{Instance, Status};
 pub use progress::Progress;

@@ -8,6 +8,7 @@ mod batches;
 mod description;
 mod idempotency;
 mod invoices;
+mod judged;
 mod orders;
 mod outbox;
 mod reading;

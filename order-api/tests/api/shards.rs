@@ -1,12 +1,13 @@
 //! Real shards: databases of one test server, migrated and owning ranges as the operator would make them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ring::{EncodedRing, Epoch, Ordinal, Ring, Weight, plan};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{ConnectOptions, Connection};
 use store::admin::{self, Passwords, PgSslMode, ShardIdentity};
 use store::{Store, StoreConfig};
@@ -190,7 +191,15 @@ impl std::ops::Deref for ShardedApi {
 impl ShardedApi {
     /// The service with its own way to the shared databases.
     pub(crate) async fn start() -> Self {
-        let databases = Databases::shared().await;
+        Self::over(Databases::shared().await).await
+    }
+
+    /// The service over databases that no other test writes to.
+    pub(crate) async fn alone() -> Self {
+        Self::over(Arc::new(Databases::create().await)).await
+    }
+
+    async fn over(databases: Arc<Databases>) -> Self {
         let mut doors = Vec::new();
         for name in &databases.names {
             doors.push(Some(Door::open(&databases.server, name).await));
@@ -236,6 +245,16 @@ impl ShardedApi {
     pub(crate) async fn look_into(&self, shard: Ordinal) -> PgConnection {
         let name = &self.databases.names[usize::from(shard.get())];
         self.databases.server.clone().database(name).connect().await.unwrap()
+    }
+
+    /// A superuser's connections to each shard.
+    pub(crate) async fn pools(&self) -> BTreeMap<u16, PgPool> {
+        let mut pools = BTreeMap::new();
+        for (shard, name) in (0..).zip(&self.databases.names) {
+            let options = self.databases.server.clone().database(name);
+            pools.insert(shard, PgPool::connect_with(options).await.unwrap());
+        }
+        pools
     }
 
     /// How many rows `sql` counts on a shard; its one parameter is an id.

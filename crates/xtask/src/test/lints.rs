@@ -18,7 +18,8 @@ pub(crate) fn formatting(stage: &Stage, workspace: &Workspace) -> Result<()> {
 /// Clippy finds nothing, in tests neither.
 pub(crate) fn clippy(stage: &Stage, workspace: &Workspace) -> Result<()> {
     let mut clippy = cargo::command(workspace, "clippy");
-    clippy.args(["--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]);
+    clippy.args(["--workspace", "--all-targets", "--features", "e2e/cluster", "--locked"]);
+    clippy.args(["--", "--deny", "warnings"]);
     check(stage, &mut clippy)
 }
 

@@ -4,8 +4,11 @@ mod charts;
 mod golang;
 mod libtest;
 mod lints;
+mod moves;
 mod servers;
 mod suites;
+
+pub(crate) use moves::{Seeds, bench_scale_out, test_moves};
 
 use std::process::ExitCode;
 
@@ -14,11 +17,11 @@ use hermetic_cluster::Instance;
 use hermetic_cluster::tools::{self, Tools};
 
 use self::servers::Servers;
-use self::suites::Environment;
+use self::suites::{END_TO_END_DEADLINE, Environment, Suites};
 use crate::place::Place;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
-use crate::{cargo, images, instances, prerequisites};
+use crate::{images, instances, prerequisites};
 
 /// Runs every check and test, on a cluster of its own beside a running `make up`.
 ///
@@ -35,10 +38,11 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
         lints::dependencies(stage, workspace)
     });
 
-    let programs = run.stage("programs", Some(()), |stage, ()| {
-        cargo::build_programs(stage, workspace)
+    let built = run.stage("programs", Some(()), |stage, ()| {
+        suites::build_end_to_end(stage, workspace)
     });
-    let images = run.stage("images", programs.as_ref().zip(ready), |stage, (programs, _)| {
+    let programs = built.as_ref().map(|(programs, _)| programs);
+    let images = run.stage("images", programs.zip(ready), |stage, (programs, _)| {
         images::build(stage, workspace, programs, false)
     });
     let servers = run.stage("test servers", images.as_ref(), |stage, images| {
@@ -74,10 +78,16 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
             Ok(place)
         },
     );
-    run.stage("end-to-end tests", suites.zip(supplied), |stage, (suites, place)| {
-        suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, None);
-        Ok(())
-    });
+    let against_programs = built.as_ref().map(|(_, suites)| suites);
+    run.stage(
+        "end-to-end tests",
+        against_programs.zip(supplied),
+        |stage, (suites, place)| {
+            let environment = end_to_end_environment(workspace, place, &instance)?;
+            suites.run(stage, END_TO_END_DEADLINE, &environment, None);
+            Ok(())
+        },
+    );
     // The place holds the instance's lock.
     drop(place);
     run.stage("cluster away", tools, |stage, _| Ok(instance.stop(&stage.progress())?));
@@ -148,32 +158,31 @@ pub(crate) fn charts(workspace: &Workspace) -> Result<ExitCode> {
 pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
     let mut run = Runner::new("e2e", workspace)?;
     let instance = instances::test()?;
+    let ready = running_cluster(&mut run, workspace, &instance);
+    run.stage("end-to-end tests", ready.as_ref(), |stage, (suites, place)| {
+        let environment = end_to_end_environment(workspace, place, &instance)?;
+        suites.run(stage, END_TO_END_DEADLINE, &environment, filter);
+        Ok(())
+    });
+    Ok(close(&run))
+}
+
+/// The test cluster as it runs, or a new one, with today's images; and the tests.
+fn running_cluster(run: &mut Runner, workspace: &Workspace, instance: &Instance) -> Option<(Suites, Place)> {
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
-    let suites = run.stage("tests", ready, |stage, _| suites::build(stage, workspace));
-    let programs = run.stage("programs", ready, |stage, _| cargo::build_programs(stage, workspace));
-    let images = run.stage("images", programs.as_ref(), |stage, programs| {
+    let built = run.stage("programs", ready, |stage, _| suites::build_end_to_end(stage, workspace));
+    let images = run.stage("images", built.as_ref(), |stage, (programs, _)| {
         images::build(stage, workspace, programs, false)
     });
     let place = run.stage("cluster", ready, |stage, _| {
-        Place::hermetic(stage, &tools::build(&stage.progress())?, &instance)
+        Place::hermetic(stage, &tools::build(&stage.progress())?, instance)
     });
     let supplied = run.stage(
         "import",
         place.as_ref().zip(images.as_ref()),
-        |stage, (place, images)| {
-            place.supply(stage, images)?;
-            Ok(place)
-        },
+        |stage, (place, images)| place.supply(stage, images),
     );
-    run.stage(
-        "end-to-end tests",
-        suites.as_ref().zip(supplied),
-        |stage, (suites, place)| {
-            suites.run_end_to_end(stage, &end_to_end_environment(workspace, place, &instance)?, filter);
-            Ok(())
-        },
-    );
-    Ok(close(&run))
+    supplied.and(built.map(|(_, suites)| suites).zip(place))
 }
 
 /// Keeps the test servers running, for `cargo test` of one crate.

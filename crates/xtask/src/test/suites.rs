@@ -7,27 +7,28 @@ use std::process::Command;
 use anyhow::Result;
 use serde::Deserialize;
 
-use crate::cargo;
+use crate::cargo::{self, PROGRAMS, Programs};
 use crate::stage::{Stage, Tally};
 use crate::test::libtest::Counter;
 use crate::workspace::Workspace;
 
-/// The package whose tests need a running cluster.
-const END_TO_END: &str = "e2e";
+/// The test programs that need a running cluster. Without the feature `cluster` of their package cargo passes them over.
+const END_TO_END: [&str; 2] = ["moves", "platform"];
+/// The program of the long campaign and the benchmark.
+const CAMPAIGN: &str = "moves";
+/// The test program of the model.
+const MODEL: &str = "model";
 /// After this long a unit test is stuck, not slow.
 const UNIT_DEADLINE: &str = "15m";
-/// One file of end-to-end tests.
-const END_TO_END_DEADLINE: &str = "30m";
+/// One program of end-to-end tests.
+pub(crate) const END_TO_END_DEADLINE: &str = "40m";
 
 /// Lines shown of what the failed tests of one program said.
 const SHOWN_OF_A_FAILURE: usize = 60;
 
-/// Every test program of the workspace.
+/// Test programs, in the order of their names.
 #[derive(Debug, Default)]
-pub(crate) struct Suites {
-    unit: Vec<Suite>,
-    end_to_end: Vec<Suite>,
-}
+pub(crate) struct Suites(Vec<Suite>);
 
 #[derive(Debug)]
 struct Suite {
@@ -61,38 +62,45 @@ struct Profile {
     test: bool,
 }
 
-/// Compiles every test program, in the dev profile: optimising what runs for seconds would take many minutes.
+/// Compiles the tests that need no cluster, in the dev profile: optimising what runs for seconds would take many minutes.
 pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
+    compile(stage, workspace, &["--workspace", "--tests"])
+}
+
+/// Compiles the programs of the images and the tests that run against them, in the release profile: load and judge share
+/// the cores with what they look at. In one go: cargo then chooses the features of each dependency once.
+pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace) -> Result<(Programs, Suites)> {
+    let mut arguments = vec!["--release", "--features", "e2e/cluster"];
+    arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
+    arguments.extend(["--bin", CAMPAIGN]);
+    arguments.extend(END_TO_END.iter().flat_map(|name| ["--test", *name]));
+    Ok((Programs, compile(stage, workspace, &arguments)?))
+}
+
+/// Compiles the model of moves for a long search.
+pub(crate) fn build_model(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
+    compile(stage, workspace, &["--release", "--test", MODEL])
+}
+
+fn compile(stage: &Stage, workspace: &Workspace, arguments: &[&str]) -> Result<Suites> {
     let mut build = cargo::command(workspace, "build");
-    build.args(["--workspace", "--locked", "--tests"]);
+    build.arg("--locked").args(arguments);
     build.arg("--message-format=json-render-diagnostics");
     let mut suites = Suites::default();
     stage.run_sifting(&mut build, |line| {
         let Ok(message) = serde_json::from_str::<Message>(line) else {
             return true;
         };
-        if let Some((package, suite)) = suite(message) {
-            let suites = if package == END_TO_END {
-                &mut suites.end_to_end
-            } else {
-                &mut suites.unit
-            };
-            suites.push(suite);
-        }
+        suites.0.extend(suite(message));
         false
     })?;
-    suites.unit.sort_by(|one, other| one.name.cmp(&other.name));
-    suites.end_to_end.sort_by(|one, other| one.name.cmp(&other.name));
-    stage.note(format!(
-        "{} unit and {} end-to-end test programs",
-        suites.unit.len(),
-        suites.end_to_end.len()
-    ));
+    suites.0.sort_by(|one, other| one.name.cmp(&other.name));
+    stage.note(format!("{} test programs", suites.0.len()));
     Ok(suites)
 }
 
-/// The package and its test program, if the message tells of one.
-fn suite(message: Message) -> Option<(String, Suite)> {
+/// The test program that the message tells of, if it does.
+fn suite(message: Message) -> Option<Suite> {
     let (target, profile) = (message.target?, message.profile?);
     let folder = message.manifest_path?.parent()?.to_owned();
     if message.reason != "compiler-artifact" || !profile.test {
@@ -102,33 +110,28 @@ fn suite(message: Message) -> Option<(String, Suite)> {
     let name = match target.kind.first().map(String::as_str) {
         Some("test") => format!("{package}: {}", target.name),
         Some("bin") if target.name != package => format!("{package}: program {}", target.name),
-        _ => package.clone(),
+        _ => package,
     };
-    Some((
-        package,
-        Suite {
-            name,
-            program: message.executable?,
-            folder,
-        },
-    ))
+    Some(Suite {
+        name,
+        program: message.executable?,
+        folder,
+    })
 }
 
 impl Suites {
     /// Runs everything that needs no cluster, documentation examples included.
     pub(crate) fn run_unit(&self, stage: &Stage, workspace: &Workspace, environment: &Environment) {
-        for suite in &self.unit {
-            suite.run(stage, UNIT_DEADLINE, environment, None);
-        }
+        self.run(stage, UNIT_DEADLINE, environment, None);
         let mut examples = cargo::command(workspace, "test");
         examples.args(["--workspace", "--locked", "--doc"]).envs(environment);
         run(stage, "examples in the documentation", examples);
     }
 
-    /// Runs the end-to-end tests whose names contain `filter`, or all of them.
-    pub(crate) fn run_end_to_end(&self, stage: &Stage, environment: &Environment, filter: Option<&str>) {
-        for suite in &self.end_to_end {
-            suite.run(stage, END_TO_END_DEADLINE, environment, filter);
+    /// Runs all of them with this deadline for each program, or of each the tests whose names contain `filter`.
+    pub(crate) fn run(&self, stage: &Stage, deadline: &str, environment: &Environment, filter: Option<&str>) {
+        for suite in &self.0 {
+            suite.run(stage, deadline, environment, filter);
         }
     }
 }
@@ -194,14 +197,26 @@ mod tests {
     #[test]
     fn test_programs_are_told_from_ordinary_ones() {
         assert_eq!(
-            suite(message("lib", "ring", true)).map(|(_, suite)| suite.name),
+            suite(message("lib", "ring", true)).map(|suite| suite.name),
             Some("ring".to_owned())
         );
         assert_eq!(
-            suite(message("test", "balance", true)).map(|(_, suite)| suite.name),
+            suite(message("test", "balance", true)).map(|suite| suite.name),
             Some("ring: balance".to_owned())
         );
         assert!(suite(message("bin", "ring", false)).is_none());
+    }
+
+    #[test]
+    fn only_the_tests_of_the_end_to_end_package_that_lie_apart_need_a_cluster() {
+        let needs = |package: &str, kind: &str| {
+            let mut message = message(kind, "any", true);
+            message.manifest_path = Some(format!("/src/{package}/Cargo.toml").into());
+            suite(message).map(|(needs, _)| needs)
+        };
+        assert_eq!(needs("e2e", "test"), Some(Needs::Cluster));
+        assert_eq!(needs("e2e", "lib"), Some(Needs::Servers));
+        assert_eq!(needs("store", "test"), Some(Needs::Servers));
     }
 
     #[test]

@@ -1,0 +1,459 @@
+//! The judge is trusted because it is tried: it finds nothing in histories of a store that keeps its word, and finds
+//! each single thing that is then broken on purpose.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use uuid::Uuid;
+
+use super::contents::StoredRow;
+use super::ownership::{BookRow, RangeState, Sample};
+use super::record::*;
+use super::simulation::{Evidence, run};
+use super::{Kind, check, report};
+
+const REQUESTS: usize = 400;
+
+/// Breaks one thing and names what has to be found; `None` where the history offers no occasion.
+type Corruption = fn(&mut Evidence, Index) -> Option<Kind>;
+
+const CORRUPTIONS: [(&str, Corruption); 24] = [
+    ("an acknowledged row is gone", drop_row),
+    ("an acknowledged update is gone", lose_update),
+    ("an update is overwritten by an older one", overwrite),
+    ("an order is stored under two ids", duplicate_order),
+    ("a row lies on two shards", copy_row),
+    ("a row lies on the wrong shard", misplace_row),
+    ("a row appears from nowhere", phantom),
+    ("a version is given out twice", repeat_version),
+    ("a repeat gets another answer", change_answer),
+    ("writes change places", swap_versions),
+    ("a refusal has no cause", refuse),
+    ("an update finds no row", deny),
+    ("a strong read is stale", stale_strong),
+    ("a strong read goes back behind another", stale_after_read),
+    ("a session read is older than its token", stale_session),
+    ("a read sees what nobody wrote", dream),
+    ("an event stays in the outbox", keep_event),
+    ("a notification row is gone", drop_notice),
+    ("a message never arrived", drop_message),
+    ("a message arrived twice", double_message),
+    ("a claim is gone", drop_claim),
+    ("a second shard owns a range", second_owner),
+    ("a range is not given away before it is taken", forget_move),
+    ("nobody owns a range in the end", orphan),
+];
+
+fn verdict(evidence: &Evidence) -> Vec<super::Violation> {
+    check(&evidence.history, &evidence.samples, &evidence.contents)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn a_store_that_keeps_its_word_is_found_innocent(seed in any::<u64>()) {
+        let found = verdict(&run(seed, REQUESTS));
+        prop_assert!(found.is_empty(), "{}", report(&found));
+    }
+
+    #[test]
+    fn each_single_thing_broken_is_found(
+        seed in any::<u64>(),
+        which in 0..CORRUPTIONS.len(),
+        pick in any::<Index>(),
+    ) {
+        let mut evidence = run(seed, REQUESTS);
+        let (name, corrupt) = CORRUPTIONS[which];
+        let expected = corrupt(&mut evidence, pick);
+        prop_assume!(expected.is_some());
+        let found = verdict(&evidence);
+        prop_assert!(
+            found.iter().any(|violation| Some(violation.kind) == expected),
+            "{name}: expected {expected:?}, found: {}", report(&found)
+        );
+    }
+}
+
+#[test]
+fn every_corruption_finds_its_occasion() {
+    for (number, (name, corrupt)) in CORRUPTIONS.iter().enumerate() {
+        let occasions = (0..30).filter(|seed| {
+            let mut evidence = run(*seed, REQUESTS);
+            corrupt(&mut evidence, index(number + 1)).is_some()
+        });
+        assert!(occasions.count() >= 15, "{name} is hardly ever tried");
+    }
+}
+
+/// An index as proptest would draw it.
+fn index(number: usize) -> Index {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut index = None;
+    for _ in 0..number {
+        index = Some(any::<Index>().new_tree(&mut runner).unwrap().current());
+    }
+    index.unwrap()
+}
+
+fn pick<T>(mut items: Vec<T>, pick: Index) -> Option<T> {
+    (!items.is_empty()).then(|| items.swap_remove(pick.index(items.len())))
+}
+
+/// The acknowledged writes: (attempt's index, row, version), first acknowledgements only.
+fn acknowledged(history: &History) -> Vec<(usize, Uuid, i64)> {
+    let mut seen = std::collections::HashSet::new();
+    let attempts = history.attempts.iter().enumerate();
+    attempts
+        .filter_map(|(index, attempt)| match &attempt.outcome {
+            Outcome::Done(done) if seen.insert(attempt.operation) => Some((index, done.key, done.version)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn stored(evidence: &mut Evidence, key: Uuid) -> Option<&mut StoredRow> {
+    let contents = &mut evidence.contents;
+    let mut rows = contents.users.iter_mut().chain(&mut contents.orders);
+    rows.find(|row| row.key == key)
+}
+
+/// What a row held at a version, as the history of its acknowledged writes tells.
+fn content_at(history: &History, key: Uuid, version: i64) -> Option<Content> {
+    let (index, ..) = acknowledged(history)
+        .into_iter()
+        .find(|(_, row, written)| *row == key && *written == version)?;
+    let operation = history.attempts[index].operation;
+    let status = match history.intent(operation)? {
+        Intent::Process { .. } => Status::Processed,
+        Intent::Cancel { .. } => Status::Cancelled,
+        _ => Status::Created,
+    };
+    let by = match history.intent(operation)? {
+        Intent::Process { order } | Intent::Cancel { order } => content_at(history, *order, 1)?.by,
+        _ => operation,
+    };
+    Some(Content { by, status })
+}
+
+fn drop_row(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let (_, key, _) = pick(acknowledged(&evidence.history), at)?;
+    evidence.contents.users.retain(|row| row.key != key);
+    evidence.contents.orders.retain(|row| row.key != key);
+    Some(Kind::LostWrite)
+}
+
+/// Rows whose stored version was acknowledged, and is not the first, and whose version before was acknowledged too.
+fn updated(evidence: &mut Evidence) -> Vec<(Uuid, i64, Content)> {
+    let history = evidence.history.clone();
+    let writes = acknowledged(&history)
+        .into_iter()
+        .filter(|(_, _, version)| *version > 1);
+    let found = writes.filter_map(|(_, key, version)| {
+        let before = content_at(&history, key, version - 1)?;
+        (stored(evidence, key)?.version == version).then_some((key, version, before))
+    });
+    found.collect()
+}
+
+fn lose_update(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let (key, version, before) = pick(updated(evidence), at)?;
+    let row = stored(evidence, key)?;
+    (row.version, row.content) = (version - 1, Some(before));
+    Some(Kind::LostWrite)
+}
+
+fn overwrite(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let (key, _, before) = pick(updated(evidence), at)?;
+    stored(evidence, key)?.content = Some(before);
+    Some(Kind::LostWrite)
+}
+
+fn duplicate_order(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let mut row = pick(evidence.contents.orders.clone(), at)?;
+    row.key = Uuid::from_u128(row.key.as_u128() ^ 77);
+    evidence.contents.orders.push(row);
+    Some(Kind::WrittenTwice)
+}
+
+fn copy_row(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let mut row = pick(evidence.contents.users.clone(), at)?;
+    row.shard = (row.shard + 1) % 3;
+    evidence.contents.users.push(row);
+    Some(Kind::WrittenTwice)
+}
+
+fn misplace_row(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let key = pick(evidence.contents.keys.iter().map(|placed| placed.key).collect(), at)?;
+    let placed = evidence.contents.keys.iter_mut().find(|placed| placed.key == key)?;
+    placed.shard = (placed.shard + 1) % 3;
+    Some(Kind::StrayRow)
+}
+
+fn phantom(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let mut row = pick(evidence.contents.orders.clone(), at)?;
+    row.key = Uuid::from_u128(row.key.as_u128() ^ 78);
+    row.created_by = None;
+    row.content = None;
+    evidence.contents.orders.push(row);
+    Some(Kind::WrittenByNobody)
+}
+
+fn repeat_version(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let updates = acknowledged(&evidence.history).into_iter();
+    let (index, ..) = pick(updates.filter(|write| write.2 > 2).collect(), at)?;
+    let operation = evidence.history.attempts[index].operation;
+    for attempt in &mut evidence.history.attempts {
+        if let (true, Outcome::Done(done)) = (attempt.operation == operation, &mut attempt.outcome) {
+            done.version -= 1;
+        }
+    }
+    Some(Kind::VersionTwice)
+}
+
+fn change_answer(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let (index, ..) = pick(acknowledged(&evidence.history), at)?;
+    let mut repeat = evidence.history.attempts[index].clone();
+    let Outcome::Done(done) = &mut repeat.outcome else {
+        return None;
+    };
+    done.answer += 1;
+    evidence.history.attempts.push(repeat);
+    Some(Kind::OtherAnswer)
+}
+
+/// A write takes effect before one that had been acknowledged: its request is put after the end of everything.
+fn swap_versions(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let writes = acknowledged(&evidence.history);
+    let followed = |key: Uuid, version: i64| writes.iter().any(|write| write.1 == key && write.2 == version + 1);
+    let early = writes
+        .iter()
+        .filter(|write| followed(write.1, write.2))
+        .copied()
+        .collect();
+    let (index, ..) = pick(early, at)?;
+    let operation = evidence.history.attempts[index].operation;
+    let late = the_end(evidence);
+    for attempt in &mut evidence.history.attempts {
+        if attempt.operation == operation {
+            attempt.span = late;
+        }
+    }
+    Some(Kind::WriteOutOfOrder)
+}
+
+/// A time after everything.
+fn the_end(evidence: &Evidence) -> Span {
+    let attempts = evidence.history.attempts.iter().map(|attempt| attempt.span);
+    let reads = evidence.history.reads.iter().map(|read| read.span);
+    let looks = evidence.samples.iter().map(|sample| sample.span);
+    let last = attempts
+        .chain(reads)
+        .chain(looks)
+        .map(|span| span.end.0)
+        .max()
+        .unwrap_or(0);
+    Span {
+        start: Moment(last + 10),
+        end: Moment(last + 20),
+    }
+}
+
+fn refuse(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let row = pick(evidence.contents.users.clone(), at)?;
+    let acknowledged = acknowledged(&evidence.history);
+    acknowledged.iter().find(|write| write.1 == row.key)?;
+    let base = row.version;
+    // Nobody else may have tried to replace the same version.
+    let tried = evidence.history.operations.iter();
+    let mut rivals = tried.filter(
+        |intent| matches!(intent, Intent::UpdateUser { user, base: other } if *user == row.key && *other >= base),
+    );
+    if rivals.next().is_some() {
+        return None;
+    }
+    refused(evidence, Intent::UpdateUser { user: row.key, base }, Refusal::Stale);
+    Some(Kind::RefusedWithoutCause)
+}
+
+fn refused(evidence: &mut Evidence, intent: Intent, refusal: Refusal) {
+    let span = the_end(evidence);
+    evidence.history.operations.push(intent);
+    let operation = OperationId(evidence.history.operations.len() as u32 - 1);
+    evidence.history.attempts.push(Attempt {
+        operation,
+        span,
+        outcome: Outcome::Refused(refusal),
+    });
+}
+
+fn deny(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let creations = acknowledged(&evidence.history).into_iter();
+    let (_, key, _) = pick(creations.filter(|write| write.2 == 1).collect(), at)?;
+    refused(evidence, Intent::Process { order: key }, Refusal::Absent);
+    Some(Kind::RefusedWithoutCause)
+}
+
+/// A read of a row in its state before `version`, by the history; of version 1, that there is none.
+fn sight_before(evidence: &Evidence, key: Uuid, version: i64, covers: &[Token]) -> Option<Sight> {
+    if version == 1 {
+        return Some(Sight::Absent);
+    }
+    Some(Sight::Found {
+        version: version - 1,
+        content: content_at(&evidence.history, key, version - 1)?,
+        covers: covers.into(),
+    })
+}
+
+fn stale_strong(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let (_, key, version) = pick(acknowledged(&evidence.history), at)?;
+    let read = Read {
+        key,
+        span: the_end(evidence),
+        consistency: Consistency::Strong,
+        seen: sight_before(evidence, key, version, &[])?,
+    };
+    evidence.history.reads.push(read);
+    Some(Kind::StaleStrongRead)
+}
+
+fn stale_after_read(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let strong = evidence
+        .history
+        .reads
+        .iter()
+        .filter(|read| read.consistency == Consistency::Strong);
+    let seen = strong.filter(|read| read.seen.version().is_some_and(|version| version > 0));
+    let earlier = pick(seen.cloned().collect(), at)?;
+    let mut read = earlier.clone();
+    // Long after it: then it matters no more whether the write's own answer ever came.
+    read.span = the_end(evidence);
+    read.seen = sight_before(evidence, read.key, earlier.seen.version()?, &[])?;
+    evidence.history.reads.push(read);
+    Some(Kind::StaleStrongRead)
+}
+
+fn stale_session(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let (index, key, version) = pick(acknowledged(&evidence.history), at)?;
+    let Outcome::Done(done) = evidence.history.attempts[index].outcome.clone() else {
+        return None;
+    };
+    let read = Read {
+        key,
+        span: the_end(evidence),
+        consistency: Consistency::Session(done.covers.clone()),
+        seen: sight_before(evidence, key, version, &done.covers)?,
+    };
+    evidence.history.reads.push(read);
+    Some(Kind::StaleSessionRead)
+}
+
+fn dream(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let reads = evidence.history.reads.iter().enumerate();
+    let found = reads.filter(|(_, read)| matches!(read.seen, Sight::Found { .. }));
+    let index = pick(found.map(|(index, _)| index).collect(), at)?;
+    if let Sight::Found { version, .. } = &mut evidence.history.reads[index].seen {
+        *version += 1_000;
+    }
+    Some(Kind::ReadFromNowhere)
+}
+
+fn keep_event(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let row = pick(evidence.contents.keys.clone(), at)?;
+    evidence.contents.outbox.push(row);
+    Some(Kind::NotDelivered)
+}
+
+fn drop_notice(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let gone = pick(evidence.contents.notices.clone(), at)?;
+    evidence.contents.notices.retain(|notice| *notice != gone);
+    Some(Kind::NotDelivered)
+}
+
+fn drop_message(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let gone = pick(evidence.contents.received.clone(), at)?;
+    evidence.contents.received.retain(|message| *message != gone);
+    Some(Kind::NotDelivered)
+}
+
+fn double_message(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let again = pick(evidence.contents.received.clone(), at)?;
+    evidence.contents.received.push(again);
+    Some(Kind::DeliveredTwice)
+}
+
+fn drop_claim(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let gone = pick(evidence.contents.claims.clone(), at)?;
+    let known = acknowledged(&evidence.history)
+        .iter()
+        .any(|write| write.1 == gone.user && write.2 == 1);
+    evidence.contents.claims.retain(|claim| *claim != gone);
+    known.then_some(Kind::LostWrite)
+}
+
+/// A shard says at the end that it owns a range of another, at the lowest generation.
+fn second_owner(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let books = evidence.contents.books.iter();
+    let owned = books.flat_map(|(shard, rows)| rows.iter().map(|row| (*shard, row.clone())));
+    let owned =
+        owned.filter(|(shard, row)| row.state.may_write() && was_seen(evidence, *shard, row.lo, row.generation));
+    let (owner, row) = pick(owned.collect(), at)?;
+    let shard = (owner + 1) % 3;
+    let mut rows = evidence.contents.books[&shard].clone();
+    rows.retain(|other| other.lo != row.lo);
+    rows.push(BookRow { generation: 1, ..row });
+    rows.sort_by_key(|row| row.lo);
+    let span = the_end(evidence);
+    evidence.samples.push(Sample {
+        shard,
+        span,
+        rows: rows.into(),
+    });
+    Some(Kind::TwoOwners)
+}
+
+/// Whether a look showed that the shard owned the range beginning at `lo` at this generation.
+fn was_seen(evidence: &Evidence, shard: u16, lo: u64, generation: i64) -> bool {
+    let shows = |row: &BookRow| row.lo == lo && row.state.may_write() && row.generation == generation;
+    let mut looks = evidence.samples.iter().filter(|sample| sample.shard == shard);
+    looks.any(|sample| sample.rows.iter().any(shows))
+}
+
+/// A shard that gave a range away says once more, at the end, that it never did so at that generation.
+fn forget_move(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let books = evidence.contents.books.iter();
+    let given = books.flat_map(|(shard, rows)| rows.iter().map(|row| (*shard, row.clone())));
+    let (shard, row) = pick(given.filter(|(_, row)| row.state == RangeState::Cleaned).collect(), at)?;
+    // Only where both were seen: else no look has proven the hand-over.
+    if !(was_seen(evidence, shard, row.lo, row.generation) && was_seen(evidence, row.peer?, row.lo, row.generation + 1))
+    {
+        return None;
+    }
+    let rows = evidence.contents.books[&shard].iter();
+    let rows = rows.filter(|other| other.lo != row.lo).cloned().collect::<Vec<_>>();
+    let last_is_taker = evidence.contents.books[&row.peer?]
+        .iter()
+        .any(|other| other.lo == row.lo && other.state.may_write() && other.generation == row.generation + 1);
+    let span = the_end(evidence);
+    evidence.samples.push(Sample {
+        shard,
+        span,
+        rows: rows.into(),
+    });
+    last_is_taker.then_some(Kind::NotHandedOver)
+}
+
+fn orphan(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let owners = evidence.contents.books.iter();
+    let owners: Vec<u16> = owners
+        .filter(|(_, rows)| rows.iter().any(|row| row.state.may_write()))
+        .map(|(shard, _)| *shard)
+        .collect();
+    let shard = pick(owners, at)?;
+    let rows = evidence.contents.books.get_mut(&shard)?;
+    let index = rows.iter().position(|row| row.state.may_write())?;
+    rows.remove(index);
+    Some(Kind::NotHandedOver)
+}

@@ -1,0 +1,279 @@
+//! A cluster goes from 2 to 3 to 5 to 3 to 5 shards under load, with faults drawn from a seed, and is judged.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use sqlx::postgres::PgPool;
+
+use super::faults::{Appointment, Deed, Kept, Scene, draw};
+use super::measure;
+use super::observer::Observer;
+use super::rebalance::{await_rebalanced, balanced, operators, owners, scale};
+use super::shards;
+use crate::history::{Violation, check, placement, report};
+use crate::load::{Caller, Client, Clock, Load, Recorder, Settings, prefill};
+use crate::platform::{self, bearer};
+use crate::{Kubernetes, Platform, with_temp_ns};
+
+/// The shards that a campaign begins with, and the numbers it goes through.
+const FIRST: usize = 2;
+const NUMBERS: [usize; 4] = [3, 5, 3, 5];
+/// From one number of shards to the next, deaths and recoveries included.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Under load before the first move, and after the last.
+const CALM: Duration = Duration::from_secs(5);
+/// Until the last customer is told.
+const DELIVERY: Duration = Duration::from_secs(600);
+/// A shard that leaves may hold this much less than its fair share: the planner's band.
+const LEAST: f64 = 0.97;
+/// Repeats under way at once in the end.
+const REPEATS_AT_ONCE: usize = 16;
+
+/// What is to be run.
+#[derive(Debug, Clone, Copy)]
+pub struct Campaign {
+    /// Faults and load come from it.
+    pub seed: u64,
+    /// Orders stored before the first move.
+    pub orders: usize,
+    /// Requests a second.
+    pub rate: u32,
+    /// Whether masters die too; requests may then fail, for a failover takes seconds.
+    pub masters_die: bool,
+}
+
+/// What came of it: one line of the long campaign.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// Of the campaign.
+    pub seed: u64,
+    /// Whether everything was as it must be.
+    pub passed: bool,
+    /// What was not.
+    pub complaints: Vec<String>,
+    /// How many rules were found broken, over all.
+    pub violations: usize,
+    /// Orders stored in the end.
+    pub orders: usize,
+    /// Requests and batch items on record.
+    pub recorded: usize,
+    /// Requests that were not answered as they should.
+    pub failed: u64,
+    /// Requests that were not sent because too many were under way.
+    pub not_sent: u64,
+    /// What was done, and what was missed.
+    pub faults: Vec<String>,
+    /// From one number of shards to the next: seconds, and the part of all keys that moved.
+    pub moves: Vec<String>,
+    /// All of it.
+    pub seconds: u64,
+    /// The violations, with their proof. Not part of the line.
+    #[serde(skip)]
+    pub report: String,
+}
+
+impl Campaign {
+    /// Runs it in a namespace of its own, with two operators.
+    ///
+    /// # Errors
+    /// When the cluster cannot be made, or does not get to where it was asked to go. What is wrong with what it did is
+    /// in the summary.
+    pub async fn run(self) -> Result<Summary> {
+        println!("{self:?}");
+        let began = Instant::now();
+        let kubernetes = Kubernetes::connect().await?;
+        Platform::make_room(&kubernetes).await?;
+        let mut outcome = None;
+        let ended = with_temp_ns(&kubernetes, "moves", |namespace| async {
+            outcome = Some(self.run_in(namespace).await?);
+            Ok(())
+        })
+        .await;
+        operators(&kubernetes, 1)?;
+        ended?;
+        let mut summary = outcome.context("the campaign has no outcome")?;
+        summary.seconds = began.elapsed().as_secs();
+        Ok(summary)
+    }
+
+    async fn run_in(self, namespace: String) -> Result<Summary> {
+        let platform = Platform::make(Kubernetes::connect().await?, &namespace, &self.cluster()).await?;
+        // After the installation, which knows of one only.
+        operators(&platform.kubernetes, 2)?;
+        let caller = Caller::new(&platform.api_addresses().await?, bearer())?;
+        let clock = Clock::start();
+        let client = Client::new(caller, Recorder::new(clock));
+        prefill(&client, self.orders).await?;
+        let observer = Observer::start(&namespace, clock).await?;
+        let (rate, seed) = (self.rate, self.seed);
+        client.latency().begin("before");
+        let load = Load::start(&client, Settings { rate, seed });
+        let mut run = Run {
+            campaign: self,
+            platform: &platform,
+            client: &client,
+            observer: &observer,
+            complaints: Vec::new(),
+            faults: Vec::new(),
+            moves: Vec::new(),
+        };
+        tokio::time::sleep(CALM).await;
+        let moved = run.go_through().await;
+        tokio::time::sleep(CALM).await;
+        load.stop().await?;
+        moved?;
+        run.judge().await
+    }
+
+    fn cluster(&self) -> serde_json::Value {
+        let mut cluster = platform::cluster(FIRST as i32, 2);
+        // An order is a row of its table and one of the idempotency keys, with an answer; then there is the log.
+        cluster["spec"]["postgres"]["storage"]["size"] = if self.orders > 50_000 { "2Gi" } else { "1Gi" }.into();
+        cluster
+    }
+}
+
+struct Run<'r> {
+    campaign: Campaign,
+    platform: &'r Platform,
+    client: &'r Client,
+    observer: &'r Observer,
+    complaints: Vec<String>,
+    faults: Vec<String>,
+    moves: Vec<String>,
+}
+
+impl Run<'_> {
+    async fn go_through(&mut self) -> Result<()> {
+        let appointments = draw(self.campaign.seed, NUMBERS.len(), self.campaign.masters_die);
+        let mut from = FIRST;
+        for (to, appointments) in NUMBERS.into_iter().zip(appointments) {
+            self.client.latency().begin(&format!("{from} to {to} shards"));
+            self.go(from, to, &appointments)
+                .await
+                .with_context(|| format!("going from {from} to {to} shards"))?;
+            from = to;
+        }
+        self.client.latency().begin("after");
+        Ok(())
+    }
+
+    /// One change of the number of shards, with its faults.
+    async fn go(&mut self, from: usize, to: usize, appointments: &[Appointment]) -> Result<()> {
+        println!("--- from {from} to {to} shards");
+        let (began, over) = (Instant::now(), AtomicBool::new(false));
+        let before = {
+            let world = self.observer.world();
+            let world = world.borrow();
+            ensure!(
+                balanced(&world, from),
+                "{from} shards were not balanced before the move"
+            );
+            owners(&world)
+        };
+        let scene = Scene {
+            platform: self.platform,
+            observer: self.observer,
+            before: &before,
+            over: &over,
+        };
+        scale(self.platform, to)?;
+        let rebalanced = async {
+            let cluster = await_rebalanced(self.platform, self.observer, to, PATIENCE).await;
+            over.store(true, Ordering::Relaxed);
+            cluster
+        };
+        let (cluster, kept) = tokio::join!(rebalanced, scene.keep(appointments));
+        let (cluster, kept) = (cluster?, kept?);
+        self.note_faults(&kept);
+        let after = owners(&self.observer.world().borrow());
+        let (moved, found) = placement::check(&before, &after);
+        self.complain(&found);
+        if moved.moved < LEAST * moved.ideal {
+            let (moved, ideal) = (moved.moved, moved.ideal);
+            self.complaints
+                .push(format!("only {moved:.4} of all keys moved, {ideal:.4} had to"));
+        }
+        let left = shards::remnants(&shards::connect_all(self.platform).await?).await?;
+        self.complaints.extend(left);
+        let status = cluster.status.and_then(|status| status.rebalance);
+        let pause = status.map_or(0, |status| status.longest_pause_milliseconds);
+        let line = format!(
+            "{from} to {to}: {:.1} s, {:.4} of all keys ({:.4} ideally), longest pause {pause} ms",
+            began.elapsed().as_secs_f64(),
+            moved.moved,
+            moved.ideal
+        );
+        println!("    {line}");
+        self.moves.push(line);
+        Ok(())
+    }
+
+    fn note_faults(&mut self, kept: &[(Appointment, Kept)]) {
+        for (appointment, kept) in kept {
+            match kept {
+                Kept::Yes(what) => self.faults.push(format!("{appointment}: {what}")),
+                Kept::Missed => self.faults.push(format!("{appointment}: missed")),
+            }
+            // Any other point may be gone in an instant; that the freeze was found once is what this test is for.
+            if appointment.deed == Deed::PauseOperator && *kept == Kept::Missed {
+                self.complaints
+                    .push("the operator was never stopped in a freeze".to_owned());
+            }
+        }
+    }
+
+    fn complain(&mut self, found: &[Violation]) {
+        self.complaints.extend(found.iter().map(ToString::to_string));
+    }
+
+    /// Asks everything once more, waits until every customer is told, and lets the judge look at all of it.
+    async fn judge(mut self) -> Result<Summary> {
+        let repeated = self.client.repeat_all(REPEATS_AT_ONCE).await;
+        println!("{repeated} writes were asked for again");
+        let pools = shards::connect_all(self.platform).await?;
+        // Where this waits in vain, the judge says what is missing.
+        if let Err(error) = shards::await_delivered(&pools, DELIVERY).await {
+            self.complaints.push(format!("{error:#}"));
+        }
+        let contents = shards::contents(self.platform, &pools).await?;
+        close(pools).await;
+        let history = self.client.recorder().take();
+        let samples = self.observer.samples();
+        let found = check(&history, &samples, &contents);
+        let phases = self.client.latency().phases();
+        println!("{}", measure::table(&phases));
+        let failed = phases.iter().map(|phase| phase.failed()).sum();
+        if failed > 0 && !self.campaign.masters_die {
+            self.complaints.push(format!("{failed} requests failed"));
+        }
+        let mut report = report(&found);
+        for complaint in &self.complaints {
+            let _ = write!(report, "\n{complaint}");
+        }
+        Ok(Summary {
+            seed: self.campaign.seed,
+            passed: found.is_empty() && self.complaints.is_empty(),
+            violations: found.len(),
+            complaints: self.complaints,
+            orders: contents.orders.len(),
+            recorded: history.attempts.len() + history.reads.len(),
+            failed,
+            not_sent: phases.iter().map(|phase| phase.not_sent).sum(),
+            faults: self.faults,
+            moves: self.moves,
+            seconds: 0,
+            report,
+        })
+    }
+}
+
+async fn close(pools: BTreeMap<u16, PgPool>) {
+    for pool in pools.into_values() {
+        pool.close().await;
+    }
+}

@@ -1,0 +1,17 @@
+//! Moves of keys on the real cluster: under load, with faults, and judged.
+//!
+//! What is here knows the system only from outside: the HTTP API, Kubernetes' resources, and SQL on the shards.
+
+mod bench;
+mod campaign;
+mod faults;
+mod measure;
+mod observer;
+mod rebalance;
+pub mod shards;
+
+pub use bench::bench;
+pub use campaign::{Campaign, Summary};
+pub use faults::{Appointment, Deed, Point, draw};
+pub use observer::{Observer, World};
+pub use rebalance::{await_rebalanced, balanced, operators, scale};
