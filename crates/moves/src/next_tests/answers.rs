@@ -349,7 +349,7 @@ fn rows() -> impl Strategy<Value = Vec<RangeRow>> {
     ];
     let row = (state, move_id(), ordinal(), 0..3i64, prop::option::of(0..3i64));
     prop::collection::btree_map(1..8u64, prop::option::weighted(0.8, row), 0..6).prop_map(|cuts| {
-        let mut lo = 0;
+        let mut lo = 0_u64;
         let mut rows = Vec::new();
         for (cut, row) in cuts {
             let hi = cut * (POSITIONS / 8);
