@@ -1,7 +1,8 @@
 //! The settings of PostgreSQL 17 that a specification may give, by name.
 
 /// Every setting of PostgreSQL 17 that can be set and is not one of [`OWNED_PARAMETERS`](crate::OWNED_PARAMETERS), in lower
-/// case. `extension_destdir` is Debian's own. A test of the operator compares the list with a server.
+/// case. `extension_destdir` is Debian's own, and minor releases add some. A test of the operator compares the list with a
+/// server.
 pub const FREE_PARAMETERS: &[&str] = &[
     "allow_alter_system",
     "allow_in_place_tablespaces",
@@ -96,6 +97,7 @@ pub const FREE_PARAMETERS: &[&str] = &[
     "exit_on_error",
     "extension_destdir",
     "extra_float_digits",
+    "file_extend_method",
     "from_collapse_limit",
     "geqo",
     "geqo_effort",
