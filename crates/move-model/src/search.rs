@@ -75,13 +75,14 @@ pub fn search(model: &Model) -> Outcome {
         }
     }
     seen.offsets.push(seen.edges.len());
-    let endings: [(fn(&State) -> bool, &str); 2] = [
-        (State::is_writable, "from here on nobody can ever write to the range"),
-        (State::is_settled, "from here on the move cannot come to an end"),
-    ];
-    for (is_good, what) in endings {
-        if let Some(stuck) = seen.cannot_reach(is_good) {
-            let story = seen.story(model, stuck);
+    let stuck = "from here on nobody can ever write to the range";
+    let endless = "from here on the move cannot come to an end";
+    for (what, found) in [
+        (stuck, seen.cannot_reach(State::is_writable)),
+        (endless, seen.cannot_reach(State::is_settled)),
+    ] {
+        if let Some(found) = found {
+            let story = seen.story(model, found);
             return Outcome::Violated { what, story };
         }
     }
