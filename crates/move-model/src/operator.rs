@@ -213,6 +213,9 @@ impl Turn<'_> {
         let (given, taken) = (&state.nodes[source].master, &state.nodes[target].master);
         let move_id = taken.move_id;
         if given.is_given(move_id) {
+            if !self.model.rules.anybody_may_activate {
+                return;
+            }
             let attempt = given.attempt;
             let me = Operator {
                 attempt,
@@ -276,7 +279,7 @@ impl Turn<'_> {
 
     fn begin(&self, next: Next<'_>) {
         let (me, source, rules) = (self.me, usize::from(self.me.shard), &self.model.rules);
-        let confirms = rules.confirm_what_was_read;
+        let confirms = rules.confirm_owned;
         if confirms && !self.in_session(source) {
             return self.go(next, "has lost the session in which it read", self.to(At::Look), |_| {});
         }
@@ -385,9 +388,9 @@ impl Turn<'_> {
         let (source, target) = self.ends();
         let (given, taken) = (self.state.nodes[source].master, self.state.nodes[target].master);
         let (move_id, attempt) = (self.me.move_id, self.me.attempt);
-        if !self.in_session(source) {
+        if self.model.rules.one_source_session && !self.in_session(source) {
             self.go(next, "has lost its session with the source", self.to(At::Look), |_| {});
-        } else if self.model.rules.one_session && !self.in_session(target) {
+        } else if self.model.rules.one_target_session && !self.in_session(target) {
             self.go(next, "has lost its session with the target", self.to(At::Drain), |_| {});
         } else if given.rows == taken.rows || !self.model.rules.verify {
             self.go(next, "7: finds both sides equal", self.to(At::Verify), |_| {});
@@ -405,7 +408,7 @@ impl Turn<'_> {
         let (_, target) = self.ends();
         let attempt = self.me.attempt;
         let book = &self.state.nodes[target].master;
-        if self.model.rules.one_session && !self.in_session(target) {
+        if self.model.rules.one_target_session && !self.in_session(target) {
             self.go(next, "has lost its session with the target", self.to(At::Drain), |_| {});
         } else if !book.imports(self.me.move_id) || book.verified > attempt {
             self.go(next, "has nothing to verify any more", self.to(At::Look), |_| {});
@@ -427,10 +430,10 @@ impl Turn<'_> {
         // A range that is thawed forgets its move: without the rule, that is not asked for either.
         let frozen = frozen || (book.hold == Hold::Owned && !rules.commit_wants_frozen);
         let done = book.is_given(me.move_id) && book.attempt == me.attempt;
-        if !self.in_session(source) {
+        if rules.one_source_session && !self.in_session(source) {
             self.go(next, "has lost its session with the source", self.to(At::Look), |_| {});
         } else if done || (frozen && attempt_fits) {
-            let (me, move_id) = (self.to(At::CommitDurable), me.move_id);
+            let (me, move_id) = (self.session_with(source, At::CommitDurable), me.move_id);
             self.go(next, "8: the source gives the range away", me, |after| {
                 let book = &mut after.nodes[source].master;
                 if !done {
@@ -444,7 +447,7 @@ impl Turn<'_> {
 
     fn confirm(&self, next: Next<'_>) {
         let (source, target) = self.ends();
-        let rule = self.model.rules.confirm_what_was_read;
+        let rule = self.model.rules.confirm_moved;
         if rule && !self.in_session(source) {
             return self.go(next, "has lost the session in which it read", self.to(At::Look), |_| {});
         }
@@ -460,7 +463,7 @@ impl Turn<'_> {
 
     fn confirm_freeze(&self, next: Next<'_>) {
         let (source, _) = self.ends();
-        let rule = self.model.rules.confirm_what_was_read;
+        let rule = self.model.rules.confirm_frozen;
         if rule && !self.in_session(source) {
             return self.go(next, "has lost the session in which it read", self.to(At::Look), |_| {});
         }

@@ -18,7 +18,9 @@ pub struct Rules {
     /// Step 7: the rows of both sides are compared.
     pub verify: bool,
     /// From step 6 to the end of step 7 it is one session with the target.
-    pub one_session: bool,
+    pub one_target_session: bool,
+    /// From its freeze to step 8 it is one session with the source; who loses it looks again.
+    pub one_source_session: bool,
     /// Step 7 counts when it is flushed at the standby.
     pub durable_verify: bool,
     /// Step 8 wants the range frozen.
@@ -29,8 +31,14 @@ pub struct Rules {
     pub durable_commit: bool,
     /// Step 9 wants the attempt of the source to be the verified one.
     pub activate_wants_verified: bool,
-    /// Who acts on `moved` that somebody else wrote commits in the session in which it was read.
-    pub confirm_what_was_read: bool,
+    /// Who activates by a `moved` that it only read commits at the source first, in the session in which it read.
+    pub confirm_moved: bool,
+    /// So does who goes on with a batch that somebody else froze.
+    pub confirm_frozen: bool,
+    /// So does who writes a move down because the source says `owned`.
+    pub confirm_owned: bool,
+    /// Whoever meets a hand-over past its commit point may finish it.
+    pub anybody_may_activate: bool,
     /// An abort wants the attempt that was verified to be unchanged since it looked.
     pub abort_wants_unchanged: bool,
     /// An abort makes `owned` durable at the source before the target leaves `importing`.
@@ -59,13 +67,17 @@ impl Rules {
         durable_freeze: true,
         await_marker: true,
         verify: true,
-        one_session: true,
+        one_target_session: true,
+        one_source_session: true,
         durable_verify: true,
         commit_wants_frozen: true,
         commit_wants_attempt: true,
         durable_commit: true,
         activate_wants_verified: true,
-        confirm_what_was_read: true,
+        confirm_moved: true,
+        confirm_frozen: true,
+        confirm_owned: true,
+        anybody_may_activate: true,
         abort_wants_unchanged: true,
         durable_abort: true,
         wipe_is_guarded: true,

@@ -6,7 +6,7 @@ use crate::clients::Client;
 use crate::operator::Operator;
 
 /// One of the two shards. The first owns the range to begin with.
-pub type Shard = usize;
+pub(crate) type Shard = usize;
 
 /// The longest stretch of a stream that has not been applied.
 const LONGEST_LOG: usize = 8;

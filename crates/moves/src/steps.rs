@@ -81,7 +81,8 @@ pub enum Step {
         /// Where they go.
         target: Ordinal,
     },
-    /// Cut one row of the source's book at these positions, so that rows and moves have the same edges: `split_range`.
+    /// Cut one `owned` row of the source's book at these positions, so that rows and moves have the same edges:
+    /// `split_range`.
     Split {
         /// The source.
         shard: Ordinal,

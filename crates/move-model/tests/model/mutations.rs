@@ -6,7 +6,9 @@ use crate::{LEAST, holds, look};
 
 const LOST: &str = "an acknowledged write is lost";
 const TWO_OWNERS: &str = "two shards own the range";
+const NO_OWNER: &str = "nobody owns the range";
 const STUCK: &str = "from here on nobody can ever write to the range";
+const ENDLESS: &str = "from here on the move cannot come to an end";
 
 /// Without these rules the search finds this.
 fn finds(name: &str, what: &str, bounds: Bounds, without: impl Fn(&mut Rules)) {
@@ -84,7 +86,7 @@ fn marker_and_comparison_are_of_one_session() {
         ..LEAST
     };
     finds("one session for steps 6 and 7", LOST, bounds, |rules| {
-        rules.one_session = false
+        rules.one_target_session = false
     });
 }
 
@@ -94,7 +96,7 @@ fn a_verification_is_durable() {
         failovers: [1, 1],
         ..LEAST
     };
-    finds("durability of step 7", STUCK, bounds, |rules| {
+    finds("durability of step 7", NO_OWNER, bounds, |rules| {
         rules.durable_verify = false
     });
 }
@@ -121,13 +123,75 @@ fn the_commit_point_is_durable() {
 }
 
 #[test]
-fn who_acts_on_what_it_read_commits_first() {
+fn who_activates_by_what_it_read_commits_first() {
     let bounds = Bounds {
         operators: 2,
         ..SOURCE_FAILS
     };
-    let name = "the commit of a reader";
-    finds(name, TWO_OWNERS, bounds, |rules| rules.confirm_what_was_read = false);
+    finds("the commit of who read `moved`", TWO_OWNERS, bounds, |rules| {
+        rules.confirm_moved = false
+    });
+}
+
+#[test]
+fn who_moves_keys_on_by_what_it_read_commits_first() {
+    let bounds = Bounds {
+        moves: 2,
+        failovers: [0, 1],
+        ..LEAST
+    };
+    finds("the commit of who read `owned`", NO_OWNER, bounds, |rules| {
+        rules.confirm_owned = false
+    });
+}
+
+#[test]
+fn a_freeze_is_durable() {
+    finds("durability of step 5", ENDLESS, SOURCE_FAILS, |rules| {
+        rules.durable_freeze = false
+    });
+    let bounds = Bounds {
+        operators: 2,
+        ..SOURCE_FAILS
+    };
+    finds("the commit of who read `frozen`", ENDLESS, bounds, |rules| {
+        rules.confirm_frozen = false
+    });
+}
+
+#[test]
+fn anybody_may_finish_a_hand_over() {
+    let name = "others who activate";
+    finds(name, STUCK, SOURCE_FAILS, |rules| rules.anybody_may_activate = false);
+}
+
+#[test]
+fn activation_by_the_verified_attempt_is_a_second_line() {
+    let bounds = Bounds {
+        operators: 2,
+        failovers: [1, 1],
+        ..LEAST
+    };
+    let name = "the verified attempt at step 9";
+    survives(name, bounds, |rules| rules.activate_wants_verified = false);
+    let both = |rules: &mut Rules| (rules.activate_wants_verified, rules.commit_wants_attempt) = (false, false);
+    finds("the attempts at steps 8 and 9", LOST, TWO_OPERATORS, both);
+}
+
+#[test]
+fn a_durable_abort_and_one_session_with_the_source_are_two_lines() {
+    let bounds = Bounds {
+        operators: 2,
+        aborts: true,
+        attempts: 1,
+        ..SOURCE_FAILS
+    };
+    let both = |rules: &mut Rules| (rules.durable_abort, rules.one_source_session) = (false, false);
+    finds("durability of an abort and one session", NO_OWNER, bounds, both);
+    survives("durability of an abort", bounds, |rules| rules.durable_abort = false);
+    survives("one session with the source", bounds, |rules| {
+        rules.one_source_session = false
+    });
 }
 
 #[test]
@@ -151,8 +215,7 @@ fn a_cleanup_looks_first() {
 #[test]
 fn a_range_is_imported_only_where_nothing_of_it_is() {
     let name = "import into an empty range only";
-    let found = "nobody owns the range";
-    finds(name, found, TWO_MOVES, |rules| rules.import_into_empty = false);
+    finds(name, NO_OWNER, TWO_MOVES, |rules| rules.import_into_empty = false);
 }
 
 #[test]
@@ -162,7 +225,7 @@ fn an_abort_wants_nothing_to_have_changed() {
         ..TWO_OPERATORS
     };
     let name = "the comparison at the end of an abort";
-    finds(name, STUCK, bounds, |rules| rules.abort_wants_unchanged = false);
+    finds(name, NO_OWNER, bounds, |rules| rules.abort_wants_unchanged = false);
 }
 
 #[test]
@@ -188,10 +251,12 @@ fn comparing_and_refusing_an_old_term_are_two_lines() {
 
 #[test]
 fn the_apply_guard_and_cleaning_up_unreplicated_are_two_lines() {
+    // Enough attempts that the move does not give up first.
+    let bounds = Bounds { attempts: 3, ..LEAST };
     let both = |rules: &mut Rules| (rules.apply_guard, rules.cleanup_is_not_replicated) = (false, false);
-    finds("apply guard and cleanup unreplicated", LOST, LEAST, both);
-    survives("apply guard", LEAST, |rules| rules.apply_guard = false);
-    survives("cleanup unreplicated", LEAST, |rules| {
+    finds("apply guard and cleanup unreplicated", LOST, bounds, both);
+    survives("apply guard", bounds, |rules| rules.apply_guard = false);
+    survives("cleanup unreplicated", bounds, |rules| {
         rules.cleanup_is_not_replicated = false
     });
 }

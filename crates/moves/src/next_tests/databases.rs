@@ -95,8 +95,16 @@ impl Databases {
         self.view(target).copies.iter_mut().find(|copy| copy.move_id == move_id)
     }
 
-    /// Cuts the row that holds a position as an inner one.
+    /// Cuts an `owned` row. Cut past its commit point, it could not be taken over by the row that was verified.
     pub(crate) fn split_range(&mut self, shard: Ordinal, at: u64) {
+        let owned = |row: &RangeRow| row.state == RangeState::Owned && row.range.lo < at && at < row.range.hi;
+        if self.shards[&shard].rows.iter().any(owned) {
+            self.cut(shard, at);
+        }
+    }
+
+    /// Cuts the row that holds a position as an inner one.
+    fn cut(&mut self, shard: Ordinal, at: u64) {
         let inner = |row: &RangeRow| row.range.lo < at && at < row.range.hi;
         let Some(index) = self.shards[&shard].rows.iter().position(inner) else {
             return;
@@ -148,8 +156,8 @@ impl Databases {
             return;
         }
         for import in ranges {
-            self.split_range(target, import.range.lo);
-            self.split_range(target, import.range.hi);
+            self.cut(target, import.range.lo);
+            self.cut(target, import.range.hi);
             self.view(target)
                 .rows
                 .retain(|row| overlap(row.range, import.range).is_none());
@@ -340,8 +348,8 @@ impl Databases {
         if !self.shards[&target].rows.iter().any(mine) {
             return;
         }
-        self.split_range(target, range.lo);
-        self.split_range(target, range.hi);
+        self.cut(target, range.lo);
+        self.cut(target, range.hi);
         let row = self.find(target, range).unwrap();
         if row.verified_attempt.is_none_or(|before| before < attempt) {
             row.verified_attempt = Some(attempt);

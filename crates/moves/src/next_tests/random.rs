@@ -351,11 +351,10 @@ fn changed(before: &BTreeMap<Ordinal, Weight>, change: &Change) -> BTreeMap<Ordi
     let mut after = before.clone();
     match change {
         Change::Join(number) => after.extend((100..).map(Ordinal).zip(vec![Weight::ONE; *number])),
-        Change::Leave(number) => (0..*number)
-            .filter(|_| after.len() > 1)
-            .collect::<Vec<_>>()
-            .iter()
-            .for_each(|_| drop(after.pop_last())),
+        Change::Leave(number) => {
+            let stay = after.len().saturating_sub(*number).max(1);
+            after = after.into_iter().take(stay).collect();
+        }
         Change::Reweigh(one, weight) => {
             let ordinal = pick(before.keys().copied(), *one).unwrap();
             after.insert(ordinal, Weight::new(*weight).unwrap());
