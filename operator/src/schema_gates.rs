@@ -13,7 +13,9 @@ use tokio::sync::OwnedMutexGuard;
 
 /// One gate a shard, by namespace and name.
 #[derive(Debug, Default)]
-pub(crate) struct SchemaGates(Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>);
+pub(crate) struct SchemaGates(Mutex<HashMap<(String, String), Gate>>);
+
+type Gate = Arc<tokio::sync::Mutex<()>>;
 
 /// Holds a gate shut for others until it is dropped.
 pub(crate) type Passage = OwnedMutexGuard<()>;
@@ -36,7 +38,7 @@ impl SchemaGates {
         passages
     }
 
-    fn gate(&self, namespace: &str, shard: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn gate(&self, namespace: &str, shard: &str) -> Gate {
         let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Gates nobody holds are forgotten, so that shards that have gone take no place.
         gates.retain(|_, gate| Arc::strong_count(gate) > 1);

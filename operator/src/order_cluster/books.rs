@@ -24,7 +24,7 @@ pub(crate) enum BookError {
     Unreachable {
         shard: String,
         #[source]
-        source: ConnectError,
+        source: Box<ConnectError>,
     },
     #[error("shard {shard} did not answer within {} s", PATIENCE.as_secs())]
     Silent { shard: String },
@@ -32,7 +32,7 @@ pub(crate) enum BookError {
     Database {
         shard: String,
         #[source]
-        source: AdminError,
+        source: Box<AdminError>,
     },
 }
 
@@ -59,9 +59,15 @@ impl Books for Databases {
         let mut connection = timeout(PATIENCE, self.masters.connect(keeper))
             .await
             .map_err(|_| BookError::Silent { shard: shard() })?
-            .map_err(|source| BookError::Unreachable { shard: shard(), source })?;
+            .map_err(|error| BookError::Unreachable {
+                shard: shard(),
+                source: Box::new(error),
+            })?;
         admin::claim_initial_ranges(&mut connection, ranges)
             .await
-            .map_err(|source| BookError::Database { shard: shard(), source })
+            .map_err(|error| BookError::Database {
+                shard: shard(),
+                source: Box::new(error),
+            })
     }
 }

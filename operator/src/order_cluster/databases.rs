@@ -64,9 +64,9 @@ impl Databases {
         if let Some(session) = self.idle(keeper) {
             return Ok(session);
         }
-        let unreachable = |source| Fault::Unreachable {
+        let unreachable = |error| Fault::Unreachable {
             shard: keeper.shard.clone(),
-            source,
+            source: Box::new(error),
         };
         let opening = async {
             let standbys = self.standbys(keeper).await.map_err(unreachable)?;

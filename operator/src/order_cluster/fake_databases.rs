@@ -90,10 +90,10 @@ impl Books for FakeDatabases {
             let have: BTreeSet<Range> = view.rows.iter().map(|row| row.range).collect();
             let wanted: BTreeSet<Range> = ranges.iter().copied().collect();
             if !have.is_empty() && have != wanted {
-                let source = AdminError::AlreadyOwns {
+                let source = Box::new(AdminError::AlreadyOwns {
                     existing: have.len(),
                     wanted: wanted.len(),
-                };
+                });
                 let shard = keeper.shard.clone();
                 return Err(BookError::Database { shard, source });
             }

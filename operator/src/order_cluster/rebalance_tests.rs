@@ -44,6 +44,11 @@ async fn until(world: &mut World, what: &str, condition: impl Fn(&World) -> bool
     panic!("it never came to this: {what}; {}", world.message());
 }
 
+async fn it_becomes_ready(world: &mut World) {
+    until(world, "it is ready", |world| reason(world) == "AllShardsReady").await;
+    world.settle().await;
+}
+
 fn reason(world: &World) -> String {
     world.ready().1
 }
@@ -325,7 +330,7 @@ async fn a_target_without_space_is_refused_before_anything_starts() {
     );
 
     world.databases.with(|state| state.surveys.clear());
-    world.settle().await;
+    it_becomes_ready(&mut world).await;
     world.assert_ready();
 }
 
@@ -365,7 +370,7 @@ async fn different_schemas_are_awaited() {
         "{}",
         world.message()
     );
-    world.settle().await;
+    it_becomes_ready(&mut world).await;
     world.assert_ready();
 }
 
@@ -390,7 +395,7 @@ async fn a_source_that_cannot_be_reached_is_waited_for_and_the_ring_stays() {
         owners(&seen).len()
     );
     world.databases.with(|state| state.silent.clear());
-    world.settle().await;
+    it_becomes_ready(&mut world).await;
     world.assert_ready();
     assert!(world.databases.is_clean());
 }

@@ -202,9 +202,9 @@ impl Databases {
     /// comes after knows what there may be.
     async fn copy(&self, job: &Job, id: MoveId, term: Timeline, ranges: &[Range]) -> Result<Done, Fault> {
         let secret = names::program_secret(&job.source.cluster, "mover");
-        let unreachable = |source| Fault::Unreachable {
+        let unreachable = |error| Fault::Unreachable {
             shard: job.source.shard.clone(),
-            source,
+            source: Box::new(error),
         };
         let password = self.masters.password(&job.source, &secret, "password").await;
         let publisher = Publisher {

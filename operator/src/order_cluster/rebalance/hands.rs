@@ -106,12 +106,18 @@ pub(crate) enum Fault {
     Unreachable {
         shard: String,
         #[source]
-        source: ConnectError,
+        source: Box<ConnectError>,
     },
     #[error("shard {shard} did not answer within {} s", .after.as_secs())]
     Silent { shard: String, after: Duration },
     #[error(transparent)]
     Step(#[from] MoveError),
     #[error(transparent)]
-    Survey(#[from] AdminError),
+    Survey(Box<AdminError>),
+}
+
+impl From<AdminError> for Fault {
+    fn from(error: AdminError) -> Self {
+        Self::Survey(Box::new(error))
+    }
 }
