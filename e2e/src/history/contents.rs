@@ -94,7 +94,7 @@ pub struct Contents {
     pub keys: Vec<Placed>,
     /// `ringwright.contact_claims`.
     pub claims: Vec<Claim>,
-    /// `ringwright.range_owners` of each shard.
+    /// `ringwright.range_owners` of each shard, in the order of the positions.
     pub books: BTreeMap<u16, Vec<BookRow>>,
     /// What mail server and SMS gateway took.
     pub received: Vec<Received>,
@@ -105,8 +105,9 @@ impl Contents {
     pub(super) fn owns(&self, shard: u16, key: Uuid) -> bool {
         let position = position(key);
         self.books.get(&shard).is_some_and(|rows| {
-            rows.iter()
-                .any(|row| row.state.may_write() && row.lo <= position && position < row.hi)
+            let at = rows.partition_point(|row| row.hi <= position);
+            rows.get(at)
+                .is_some_and(|row| row.state.may_write() && row.lo <= position)
         })
     }
 }

@@ -18,7 +18,6 @@ use super::record::*;
 const SHARDS: u16 = 3;
 const RANGES: u64 = 6;
 const CLIENTS: usize = 8;
-
 /// What a run gave the judge.
 #[derive(Clone)]
 pub(super) struct Evidence {
@@ -158,8 +157,8 @@ impl Simulation {
             Step::Answer(client) => self.answer(client),
             Step::Look(shard) => {
                 let rows = self.books[&shard].clone().into();
-                let (start, end) = (Moment(self.now), Moment(self.now));
-                let span = Span { start, end };
+                let now = Moment(self.now);
+                let span = Span { start: now, end: now };
                 self.samples.push(Sample { shard, span, rows });
                 if running {
                     self.after(60, Step::Look(shard));
@@ -370,7 +369,9 @@ impl Simulation {
         };
         match (flight.asked, flight.answer) {
             (Asked::Write(operation), Some(Answered::Write(outcome))) => {
-                self.learn(&outcome);
+                if let Outcome::Done(done) = &outcome {
+                    self.hear(done.key, done.version, &done.covers);
+                }
                 let again = matches!(outcome, Outcome::Unknown(_)) && self.random.random_bool(0.7)
                     || self.random.random_bool(0.05);
                 self.history.attempts.push(Attempt {
@@ -398,15 +399,9 @@ impl Simulation {
                     seen,
                 });
             }
-            _ => unreachable!("an answer is of what was asked"),
+            _ => unreachable!("it is answered as it was asked"),
         }
         self.after(5, Step::Begin(client));
-    }
-
-    fn learn(&mut self, outcome: &Outcome) {
-        if let Outcome::Done(done) = outcome {
-            self.hear(done.key, done.version, &done.covers);
-        }
     }
 
     fn hear(&mut self, key: Uuid, version: i64, covers: &[Token]) {
