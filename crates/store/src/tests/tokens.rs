@@ -48,7 +48,7 @@ async fn a_token_of_a_term_or_position_that_the_shard_never_came_to_is_refused_a
 
 #[tokio::test]
 async fn a_token_of_a_later_term_waits_for_a_member_that_cannot_be_reached() {
-    let mut shards = Shards::with(1, |config| config.read_deadline = Duration::from_secs(1)).await;
+    let shards = Shards::with(1, |config| config.read_deadline = Duration::from_secs(1)).await;
     let user = shards.create_user().await;
     let mut token = shards.store.get_user(user, &ReadAt::default()).await.unwrap().token;
     // It may have been promoted a moment ago.

@@ -208,18 +208,6 @@ mod tests {
     }
 
     #[test]
-    fn only_the_tests_of_the_end_to_end_package_that_lie_apart_need_a_cluster() {
-        let needs = |package: &str, kind: &str| {
-            let mut message = message(kind, "any", true);
-            message.manifest_path = Some(format!("/src/{package}/Cargo.toml").into());
-            suite(message).map(|(needs, _)| needs)
-        };
-        assert_eq!(needs("e2e", "test"), Some(Needs::Cluster));
-        assert_eq!(needs("e2e", "lib"), Some(Needs::Servers));
-        assert_eq!(needs("store", "test"), Some(Needs::Servers));
-    }
-
-    #[test]
     fn other_messages_are_read_over() {
         let message = serde_json::from_str::<Message>(r#"{"reason":"build-finished","success":true}"#).unwrap();
         assert!(suite(message).is_none());

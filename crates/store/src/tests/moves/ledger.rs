@@ -13,7 +13,7 @@ use crate::orders::OrderStatus;
 use crate::outbox::EventKind;
 use crate::tests::orders::{new_order, order_of, render_order};
 use crate::tests::shards::{Shards, key, new_user, render_user, user_of};
-use crate::{IdempotencyKey, ReadAt, ReadTokens, Store, StoredResponse, Written};
+use crate::{BasedOn, IdempotencyKey, ReadAt, ReadTokens, Store, StoredResponse, Written};
 
 /// What callers were told.
 #[derive(Default)]
@@ -155,7 +155,7 @@ impl Client {
 
     async fn update_user(&self, user: UserId) {
         self.store
-            .update_user(key(), user, None, new_user(), render_user)
+            .update_user(key(), user, BasedOn::Any, new_user(), render_user)
             .await
             .unwrap();
         self.ledger.lock().unwrap().users.get_mut(&user).unwrap().version += 1;
@@ -163,7 +163,7 @@ impl Client {
 
     async fn process(&self, order: OrderId) {
         self.store
-            .set_order_status(key(), order, OrderStatus::Processed, Some(1), render_order)
+            .set_order_status(key(), order, OrderStatus::Processed, BasedOn::version(1), render_order)
             .await
             .unwrap();
         self.changed(order);
