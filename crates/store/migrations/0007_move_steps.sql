@@ -76,7 +76,8 @@ CREATE FUNCTION ringwright.put_range(r ringwright.range_owners, range_lo bigint,
         WHERE range_lo < range_hi
 $$;
 
--- Cuts [lo, hi) in two; true when there is a boundary at `cut` afterwards. A frozen range is not cut: its marker names it.
+-- Cuts [lo, hi) in two; true when there is a boundary at `cut` afterwards. Only what nobody is handing over is cut: source
+-- and target tell each other of a batch by its bounds, so a batch with other bounds on one side could never be activated.
 --
 -- The parent's lock is what a writer that found the parent waits for: with the children's alone, the two would not see
 -- each other. 30 ms, because every writer that comes later waits behind.
@@ -90,7 +91,7 @@ BEGIN
         RETURN EXISTS (SELECT FROM ringwright.range_owners o WHERE o.lo = range_lo AND o.hi <= cut)
            AND EXISTS (SELECT FROM ringwright.range_owners o WHERE o.lo = cut);
     END IF;
-    IF r.state = 'frozen' OR NOT (range_lo < cut AND cut < range_hi) THEN
+    IF r.state NOT IN ('owned', 'cleaned') OR NOT (range_lo < cut AND cut < range_hi) THEN
         RETURN false;
     END IF;
     DELETE FROM ringwright.range_owners o WHERE o.range_id = r.range_id;
