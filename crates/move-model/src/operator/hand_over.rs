@@ -56,7 +56,7 @@ impl Turn<'_> {
         let (source, _) = self.ends();
         let (move_id, bounds) = (self.me.move_id, self.model.bounds);
         let book = &self.state.nodes[source].master;
-        if !self.in_session(source) {
+        if self.model.rules.freeze_in_session && !self.in_session(source) {
             return self.go(
                 next,
                 "cannot freeze in a session that is gone",
@@ -74,7 +74,7 @@ impl Turn<'_> {
         let attempt = book.attempt + 1;
         let me = Operator {
             attempt,
-            ..self.to(At::FreezeDurable)
+            ..self.session_with(source, At::FreezeDurable)
         };
         self.go(next, "5: freezes", me, |after| {
             let book = &mut after.nodes[source].master;
