@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::patience::await_condition;
+use crate::tls;
 
 /// Marks the namespaces that tests made.
 const MADE_BY_TESTS: &str = "ringwright.dev/e2e";
@@ -33,11 +33,7 @@ impl Kubernetes {
     /// # Errors
     /// When there is none.
     pub async fn connect() -> Result<Self> {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            // Fails only when one is installed already.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        });
+        tls::choose_provider();
         let path = std::env::var("RINGWRIGHT_E2E_KUBECONFIG")
             .context("RINGWRIGHT_E2E_KUBECONFIG is not set: run the end-to-end tests with `make test`")?;
         let name = std::env::var("RINGWRIGHT_E2E_INSTANCE")

@@ -12,6 +12,7 @@ pub mod load;
 pub mod moves;
 pub mod patience;
 pub mod platform;
+mod tls;
 
 pub use api::{Api, Reply};
 pub use kubernetes::{Kubernetes, with_temp_ns};

@@ -9,6 +9,8 @@ use anyhow::{Result, ensure};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
+use crate::tls;
+
 /// How long an answer is waited for; the API itself gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Connections kept open to each pod.
@@ -67,6 +69,7 @@ impl Caller {
     /// When there are none, or no client can be made.
     pub fn new(addresses: &[String], bearer: &str) -> Result<Self> {
         ensure!(!addresses.is_empty(), "no pod of the order API is ready to be called");
+        tls::choose_provider();
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)

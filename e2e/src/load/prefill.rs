@@ -12,7 +12,7 @@ use super::request::Request;
 const AT_ONCE: usize = 24;
 /// Orders of one request: the most that the API takes. All of one user, so that it is one transaction on one shard.
 const ORDERS_A_REQUEST: usize = 100;
-/// Fewer users would make ranges of very unequal weight.
+/// Fewer users would make ranges of very unequal weight; a small load has one for ten orders.
 const FEWEST_USERS: usize = 500;
 
 /// Creates users and `orders` orders through the API; all are part of the history.
@@ -22,7 +22,7 @@ const FEWEST_USERS: usize = 500;
 pub async fn prefill(client: &Client, orders: usize) -> Result<()> {
     let requests = orders.div_ceil(ORDERS_A_REQUEST);
     let began = Instant::now();
-    let users = requests.max(FEWEST_USERS);
+    let users = requests.max(FEWEST_USERS.min(orders / 10)).max(1);
     at_once(client, (0..users).map(|_| Request::CreateUser)).await?;
     let known = client.population().users.len();
     ensure!(known == users, "{known} of {users} users were created");
