@@ -46,3 +46,5 @@ pub const ABORT_REBALANCE: &str = "ringwright.dev/abort-rebalance";
 /// Annotation on the cluster's system Secret and ring: the highest ordinal a shard of the cluster ever had. The next new
 /// shard gets the one above it, so that no ordinal is used twice.
 pub const HIGHEST_ORDINAL: &str = "ringwright.dev/highest-ordinal";
+/// Annotation on an OrderShard that is being deleted: its database was asked and holds nothing, so its members may stop.
+pub const HOLDS_NOTHING: &str = "ringwright.dev/holds-nothing";

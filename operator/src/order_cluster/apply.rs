@@ -93,14 +93,19 @@ pub(crate) async fn departures(
     plan: &Plan,
 ) -> Result<(), Error> {
     let api = operator.context.api::<OrderShard>(&cluster.namespace);
-    let departing = plan.departing.iter().filter_map(|ordinal| observed.shards.get(ordinal));
-    for shard in departing.filter(|shard| shard.metadata.deletion_timestamp.is_none()) {
+    for shard in plan.departing.iter().filter_map(|ordinal| observed.shards.get(ordinal)) {
+        let goes_already = shard.metadata.deletion_timestamp.is_some();
+        if goes_already && shard.spec.deletion_policy == DeletionPolicy::Delete {
+            continue;
+        }
         delete_shard(&api, shard, DeletionPolicy::Delete).await?;
-        let note = format!(
-            "Shard {} holds nothing any more and goes, with its volumes",
-            shard.name_any()
-        );
-        operator.tell(cluster, "ShardLeft", note).await;
+        if !goes_already {
+            let note = format!(
+                "Shard {} holds nothing any more and goes, with its volumes",
+                shard.name_any()
+            );
+            operator.tell(cluster, "ShardLeft", note).await;
+        }
     }
     Ok(())
 }

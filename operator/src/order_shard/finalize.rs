@@ -1,11 +1,14 @@
 //! Deleting a shard: refused while it owns keys, orderly otherwise.
 
-use crds::{OrderCluster, OrderShard, labels};
+use std::collections::BTreeMap;
+
+use crds::{OrderCluster, OrderShard, ShardState, labels};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use ring::Ordinal;
+use serde_json::json;
 use telemetry::chain;
 
 use super::build::{dcs, labels::names};
@@ -55,15 +58,20 @@ pub(crate) async fn finalize(
     if !resource.finalizers().iter().any(|f| f == labels::SHARD_FINALIZER) {
         return Ok(Deletion::Done);
     }
-    if !cluster_goes_too(context, resource).await?
-        && let Some(refusal) = refusal(resource, observed, credentials).await
-    {
-        return Ok(Deletion::Refused(refusal));
+    let with_cluster = cluster_goes_too(context, resource).await?;
+    if !with_cluster && !was_let_go(resource) {
+        if let Some(refusal) = refusal(resource, observed, credentials).await {
+            return Ok(Deletion::Refused(refusal));
+        }
+        // Once its members stop there is nobody left to ask.
+        let_go(context, resource).await?;
     }
     if !stopped(context, resource, observed).await? {
         return Ok(Deletion::Stopping);
     }
-    if resource.spec.deletion_policy == crds::DeletionPolicy::Delete {
+    // A shard that has given everything away keeps nothing that a later one could take for its own.
+    let has_left = !with_cluster && resource.spec.state == ShardState::Leaving;
+    if resource.spec.deletion_policy == crds::DeletionPolicy::Delete || has_left {
         delete_data(context, resource, &observed.claims).await?;
     }
     let api = context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
@@ -103,6 +111,21 @@ async fn refusal(resource: &OrderShard, observed: &Observed, credentials: Option
             "the shard is marked for deletion, but {why}; it goes on serving. Delete the OrderCluster to delete its shards"
         ),
     ))
+}
+
+/// Whether it was found before that nothing keeps this resource from going.
+fn was_let_go(resource: &OrderShard) -> bool {
+    resource.annotations().contains_key(labels::HOLDS_NOTHING)
+}
+
+async fn let_go(context: &Context, resource: &OrderShard) -> Result<(), FinalizeError> {
+    let api = context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
+    let annotations = BTreeMap::from([(labels::HOLDS_NOTHING, "true")]);
+    let patch = json!({"metadata": {"annotations": annotations}});
+    let patched = api
+        .patch_metadata(&resource.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    ignore_missing(patched.map(drop)).map_err(failed(resource, "write down that it holds nothing"))
 }
 
 /// Whether no member runs any more; begins to stop them otherwise.

@@ -45,6 +45,8 @@ impl Desk {
             return !needed && !orders.ask_else_than(&state.orders);
         }
         if state.orders != *orders {
+            // Who was seen to hold nothing under other orders may be about to get something.
+            state.report.empty.clear();
             state.orders = orders.clone();
             state.version += 1;
             self.news.notify_waiters();
@@ -58,9 +60,13 @@ impl Desk {
         (state.version, state.orders.clone())
     }
 
-    /// Files a report; the one before.
-    pub(crate) fn file(&self, report: Report) -> Report {
-        std::mem::replace(&mut self.state().report, report)
+    /// Files the report of a round under these orders; the one before.
+    pub(crate) fn file(&self, version: u64, mut report: Report) -> Report {
+        let mut state = self.state();
+        if state.version != version {
+            report.empty.clear();
+        }
+        std::mem::replace(&mut state.report, report)
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -102,5 +108,58 @@ impl Desk {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::Ordinal;
+
+    use super::*;
+    use crate::order_cluster::rebalance::preflight::tests::orders;
+
+    fn told_empty() -> Report {
+        Report {
+            empty: [Ordinal(1)].into(),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn who_holds_nothing_is_known_only_under_the_orders_it_was_seen_under() {
+        let desk = Desk::new(orders(2));
+        let (version, _) = desk.orders();
+        desk.file(version, told_empty());
+        assert_eq!(desk.report().empty.len(), 1);
+        assert!(desk.give(&orders(3), true));
+        assert!(desk.report().empty.is_empty());
+        desk.file(version, told_empty());
+        assert!(
+            desk.report().empty.is_empty(),
+            "the round began under the orders before"
+        );
+    }
+
+    #[test]
+    fn a_mover_does_not_go_while_there_are_orders_it_has_not_seen() {
+        let desk = Desk::new(orders(2));
+        let (version, _) = desk.orders();
+        assert!(desk.give(&orders(3), true));
+        assert!(!desk.close(version));
+        assert!(desk.close(desk.orders().0));
+        assert!(
+            !desk.give(&orders(2), false),
+            "something else is asked, and nobody is there"
+        );
+        assert!(desk.give(&orders(3), false), "the same is asked, and it is done");
+        assert!(!desk.give(&orders(3), true), "it is not");
+    }
+
+    #[tokio::test]
+    async fn orders_that_came_before_anybody_waited_are_news_all_the_same() {
+        let desk = Desk::new(orders(2));
+        let (version, _) = desk.orders();
+        assert!(desk.give(&orders(3), true));
+        desk.news(version).await;
     }
 }

@@ -189,7 +189,7 @@ async fn work(mut mover: Mover, desk: Arc<Desk>, mut asking: Asking) {
     loop {
         let (version, orders) = desk.orders();
         let round = mover.round(&orders).await;
-        let before = desk.file(round.report.clone());
+        let before = desk.file(version, round.report.clone());
         asking.consider(&before, &round);
         if desk.is_stopped() || (round.ended && desk.close(version)) {
             mover.rest();

@@ -145,7 +145,7 @@ fn few(all: &[impl AsRef<str>]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use ring::{Range, Weight};
 
     use super::*;
@@ -156,7 +156,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn orders(shards: u16) -> Orders {
+    pub(crate) fn orders(shards: u16) -> Orders {
         let cluster = fixtures::cluster(shards);
         let ordinals = || (0..shards).map(Ordinal);
         let party = |ordinal: Ordinal| Party {
