@@ -35,9 +35,16 @@ async fn main() -> ExitCode {
     }
 }
 
-/// As kubectl says it, with every cause: the innermost is mostly what helps.
+/// As kubectl says it, with every cause: the innermost is mostly what helps. Some errors tell their causes themselves.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    let told = error.chain().map(ToString::to_string).reduce(|told, cause| {
+        if told.contains(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    });
+    eprintln!("error: {}", told.unwrap_or_default());
     ExitCode::FAILURE
 }
 

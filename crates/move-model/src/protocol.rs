@@ -19,6 +19,8 @@ pub struct Rules {
     pub verify: bool,
     /// From step 6 to the end of step 7 it is one session with the target.
     pub one_target_session: bool,
+    /// Step 5 is done in the session in which the copy was found sound.
+    pub freeze_in_session: bool,
     /// From its freeze to step 8 it is one session with the source; who loses it looks again.
     pub one_source_session: bool,
     /// Step 7 counts when it is flushed at the standby.
@@ -68,6 +70,7 @@ impl Rules {
         await_marker: true,
         verify: true,
         one_target_session: true,
+        freeze_in_session: true,
         one_source_session: true,
         durable_verify: true,
         commit_wants_frozen: true,

@@ -75,13 +75,15 @@ pub fn search(model: &Model) -> Outcome {
         }
     }
     seen.offsets.push(seen.edges.len());
-    let endings: [(fn(&State) -> bool, &str); 2] = [
-        (State::is_writable, "from here on nobody can ever write to the range"),
-        (State::is_settled, "from here on the move cannot come to an end"),
-    ];
-    for (is_good, what) in endings {
-        if let Some(stuck) = seen.cannot_reach(is_good) {
-            let story = seen.story(model, stuck);
+    let stuck = "from here on nobody can ever write to the range";
+    let endless = "from here on the move cannot come to an end";
+    let predecessors = Predecessors::of(&seen);
+    for (what, found) in [
+        (stuck, predecessors.cannot_reach(&seen.states, State::is_writable)),
+        (endless, predecessors.cannot_reach(&seen.states, State::is_settled)),
+    ] {
+        if let Some(found) = found {
+            let story = seen.story(model, found);
             return Outcome::Violated { what, story };
         }
     }
@@ -108,35 +110,6 @@ impl Seen {
         }
     }
 
-    /// The first state from which no good one can be reached.
-    fn cannot_reach(&self, is_good: fn(&State) -> bool) -> Option<usize> {
-        // The edges turned round: where the predecessors of each state begin, and which they are.
-        let mut begins = vec![0_usize; self.states.len() + 1];
-        for &to in &self.edges {
-            begins[to as usize + 1] += 1;
-        }
-        for index in 1..begins.len() {
-            begins[index] += begins[index - 1];
-        }
-        let (mut fill, mut predecessors) = (begins.clone(), vec![0_u32; self.edges.len()]);
-        for from in 0..self.states.len() {
-            for &to in &self.edges[self.offsets[from]..self.offsets[from + 1]] {
-                predecessors[fill[to as usize]] = from as u32;
-                fill[to as usize] += 1;
-            }
-        }
-        let mut well: Vec<bool> = self.states.iter().map(is_good).collect();
-        let mut work: Vec<usize> = (0..well.len()).filter(|index| well[*index]).collect();
-        while let Some(to) = work.pop() {
-            for &from in &predecessors[begins[to]..begins[to + 1]] {
-                if !std::mem::replace(&mut well[from as usize], true) {
-                    work.push(from as usize);
-                }
-            }
-        }
-        well.iter().position(|well| !well)
-    }
-
     /// How a state was reached, told from the beginning.
     fn story(&self, model: &Model, end: usize) -> Vec<String> {
         let mut path = vec![end];
@@ -154,6 +127,47 @@ impl Seen {
             story.push(tell(action, after));
         }
         story
+    }
+}
+
+/// The edges turned round.
+struct Predecessors {
+    /// Where those of each state begin.
+    begins: Vec<usize>,
+    states: Vec<u32>,
+}
+
+impl Predecessors {
+    fn of(seen: &Seen) -> Self {
+        let mut begins = vec![0; seen.states.len() + 1];
+        for &to in &seen.edges {
+            begins[to as usize + 1] += 1;
+        }
+        for index in 1..begins.len() {
+            begins[index] += begins[index - 1];
+        }
+        let (mut fill, mut states) = (begins.clone(), vec![0; seen.edges.len()]);
+        for from in 0..seen.states.len() {
+            for &to in &seen.edges[seen.offsets[from]..seen.offsets[from + 1]] {
+                states[fill[to as usize]] = from as u32;
+                fill[to as usize] += 1;
+            }
+        }
+        Self { begins, states }
+    }
+
+    /// The first of the states from which no good one can be reached.
+    fn cannot_reach(&self, all: &[State], is_good: fn(&State) -> bool) -> Option<usize> {
+        let mut well: Vec<bool> = all.iter().map(is_good).collect();
+        let mut work: Vec<usize> = (0..well.len()).filter(|index| well[*index]).collect();
+        while let Some(to) = work.pop() {
+            for &from in &self.states[self.begins[to]..self.begins[to + 1]] {
+                if !std::mem::replace(&mut well[from as usize], true) {
+                    work.push(from as usize);
+                }
+            }
+        }
+        well.iter().position(|well| !well)
     }
 }
 

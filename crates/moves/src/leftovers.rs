@@ -132,7 +132,7 @@ impl Replicated {
             .collect();
         let slots: Vec<MoveId> = view.slots.iter().map(|slot| slot.move_id).filter(free).collect();
         let publications: Vec<MoveId> = view.publications.iter().copied().filter(free).collect();
-        (!subscriptions.is_empty() || !slots.is_empty() || !publications.is_empty()).then(|| Step::Sweep {
+        (!subscriptions.is_empty() || !slots.is_empty() || !publications.is_empty()).then_some(Step::Sweep {
             shard: view.ordinal,
             subscriptions,
             slots,

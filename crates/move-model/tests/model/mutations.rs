@@ -160,6 +160,16 @@ fn a_freeze_is_durable() {
 }
 
 #[test]
+fn freezing_for_a_copy_that_has_become_void_costs_time_only() {
+    let bounds = Bounds {
+        operators: 2,
+        ..SOURCE_FAILS
+    };
+    let name = "freezing in the session that found the copy sound";
+    survives(name, bounds, |rules| rules.freeze_in_session = false);
+}
+
+#[test]
 fn anybody_may_finish_a_hand_over() {
     let name = "others who activate";
     finds(name, STUCK, SOURCE_FAILS, |rules| rules.anybody_may_activate = false);

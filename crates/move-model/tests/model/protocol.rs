@@ -79,11 +79,27 @@ fn an_abort_at_any_point_leaves_nothing_and_the_keys_can_move_again() {
         ..LEAST
     };
     let deep = Bounds {
-        failovers: [1, 1],
-        attempts: 3,
+        failovers: [1, 0],
         ..quick
     };
     holds("abort, and once more", Rules::ALL, bounds(quick, deep));
+}
+
+#[test]
+fn an_abort_survives_failovers() {
+    let quick = Bounds {
+        moves: 2,
+        aborts: true,
+        attempts: 2,
+        failovers: [1, 1],
+        ..LEAST
+    };
+    let deep = Bounds {
+        operators: 2,
+        failovers: [0, 1],
+        ..quick
+    };
+    holds("abort, with failovers", Rules::ALL, bounds(quick, deep));
 }
 
 #[test]
@@ -97,8 +113,8 @@ fn keys_move_there_and_back() {
     };
     let deep = Bounds {
         operators: 2,
-        moves: 3,
-        attempts: 3,
+        failovers: [1, 0],
+        inserts_and_deletes: 1,
         ..quick
     };
     holds("there and back", Rules::ALL, bounds(quick, deep));
