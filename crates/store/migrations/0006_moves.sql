@@ -13,6 +13,7 @@ ALTER TABLE ringwright.range_owners ADD COLUMN frozen_at timestamptz;
 
 -- A move has a mark for each batch it froze.
 ALTER TABLE ringwright.moves DROP CONSTRAINT moves_pkey, ADD PRIMARY KEY (move_id, lo);
+CREATE INDEX moves_lo ON ringwright.moves (lo);
 
 -- The moves that bring ranges to this shard, all of a rebalance from its beginning: an operator that starts anew finds
 -- the plan here and in the `importing` rows of range_owners.

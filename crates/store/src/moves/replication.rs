@@ -18,6 +18,8 @@ const MOVED_TABLES: &str = "SELECT relation, id_column FROM ringwright.moved_tab
 const SLOT: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()";
 /// Not a failover slot: see docs/adr/0007-the-slot-of-a-move-is-no-failover-slot.md.
 const MAKE_SLOT: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, false, false)::text";
+const PATIENTLY: &str = "SET lock_timeout = '55s'";
+const USUALLY: &str = "SET lock_timeout = '2s'";
 const DROP_SLOT: &str = "SELECT pg_drop_replication_slot($1)";
 const END_BACKEND: &str = "SELECT pg_terminate_backend($1)";
 const FORGET_MARKERS: &str = "DELETE FROM ringwright.moves WHERE move_id = $1";
@@ -127,8 +129,14 @@ pub async fn ensure_slot(source: &mut ShardSession, move_id: MoveId, timeline: T
     let name = name_of(move_id);
     let there = source.fetch_all(&operation, query(SLOT).bind(name.clone())).await?;
     if there.is_empty() {
+        // It waits for every transaction that is running, as for a lock.
+        source.execute(&operation, PATIENTLY).await?;
         let made = query(MAKE_SLOT).bind(name).fetch_one(&mut source.conn);
-        answered(source.shard, &operation, PATIENT_LIMIT, made).await?;
+        let made = answered(source.shard, &operation, PATIENT_LIMIT, made).await;
+        if made.as_ref().err().is_none_or(MoveError::was_answered) {
+            source.execute(&operation, USUALLY).await?;
+        }
+        made?;
     }
     // A session does not survive a promotion, so the slot is of the timeline that was seen in it.
     Ok(true)
@@ -319,7 +327,10 @@ mod tests {
         let text = text.expose_secret();
         assert!(text.starts_with(r"host='a.b,c' port='5432,6' dbname='or\'ders' user='mover' password='pa\'ss\\word'"));
         assert!(text.contains("sslmode='verify-full'"));
-        assert!(!format!("{publisher:?}").contains("word"), "passwords are not shown");
+        assert!(
+            !format!("{publisher:?}").contains(r"ss\\word"),
+            "passwords are not shown"
+        );
     }
 
     #[test]

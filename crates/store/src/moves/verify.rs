@@ -17,8 +17,7 @@ use super::{Attempt, gate};
 // As text: Rust has no number that takes every sum, and equality is all that is asked.
 const DIGEST: &str = "SELECT relation, rows, hash::text FROM ringwright.range_digest($1, $2)";
 const ROW_HASHES: &str = "SELECT relation, id, hash FROM ringwright.row_hashes($1, $2)";
-const MARKED: &str =
-    "SELECT EXISTS (SELECT FROM ringwright.moves WHERE move_id = $1 AND lo = $2 AND hi = $3 AND attempt = $4)";
+const MARKED: &str = "SELECT max(attempt) FROM ringwright.moves WHERE move_id = $1 AND lo = $2 AND hi = $3";
 
 const POLL: Duration = Duration::from_millis(1);
 /// How long the target may take to apply what the source had before a look.
@@ -41,7 +40,7 @@ pub struct PreVerified {
 }
 
 /// Waits at the target until it has applied the freeze of `attempt` and so all that was written before; false when that
-/// did not happen until `deadline`.
+/// did not happen until `deadline`, or a later attempt has been marked.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -56,9 +55,12 @@ pub async fn await_marker(
     }
     let operation = batch.named("wait for the marker of");
     loop {
-        let row = target.fetch(&operation, batch.bind(MARKED).bind(attempt.0)).await?;
-        if target.get(&operation, &row, 0)? {
-            return Ok(true);
+        let row = target.fetch(&operation, batch.bind(MARKED)).await?;
+        match target.get::<Option<i64>>(&operation, &row, 0)? {
+            Some(marked) if marked == attempt.0 => return Ok(true),
+            // Frozen anew by another operator: the marker of this attempt has gone by.
+            Some(marked) if marked > attempt.0 => return Ok(false),
+            Some(_) | None => {}
         }
         if Instant::now() >= deadline {
             return Ok(false);

@@ -124,7 +124,10 @@ pub(super) async fn drop_database(name: &str) {
 /// Subscriptions first, then slots: a database that has one cannot be dropped.
 async fn drop_databases(names: &[String]) {
     for name in names {
-        let mut conn = superuser(name).await;
+        // Another process may have dropped it.
+        let Ok(mut conn) = PgConnection::connect_with(&server().database(name)).await else {
+            continue;
+        };
         let subscriptions: Vec<String> = sqlx::query_scalar(
             "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
              WHERE d.datname = current_database()",
@@ -143,7 +146,9 @@ async fn drop_databases(names: &[String]) {
         }
     }
     for name in names {
-        let mut conn = superuser(name).await;
+        let Ok(mut conn) = PgConnection::connect_with(&server().database(name)).await else {
+            continue;
+        };
         let slots = "SELECT CASE WHEN active THEN pg_terminate_backend(active_pid)::text
                                  ELSE pg_drop_replication_slot(slot_name)::text END
                      FROM pg_replication_slots WHERE database = current_database()";

@@ -278,7 +278,7 @@ async fn a_copy_that_differs_is_found_and_its_range_goes_on_being_written() {
     run(
         &mut target.conn,
         "SET session_replication_role = replica; DELETE FROM ringwright.contact_claims
-         WHERE claim_id = (SELECT min(claim_id) FROM ringwright.contact_claims); RESET session_replication_role",
+         WHERE claim_id = (SELECT claim_id FROM ringwright.contact_claims LIMIT 1); RESET session_replication_role",
     )
     .await;
     let found = moves::pre_verify(source, target, &ours, 100).await.unwrap();
