@@ -13,7 +13,9 @@ use crate::test::libtest::Counter;
 use crate::workspace::Workspace;
 
 /// The test programs that need a running cluster. Without the feature `cluster` of their package cargo passes them over.
-const END_TO_END: [&str; 2] = ["moves", "platform"];
+pub(crate) const PLATFORM: &str = "platform";
+/// Of moves. Not part of `make test` yet: it has not been seen to pass.
+pub(crate) const MOVES: &str = "moves";
 /// The program of the long campaign and the benchmark.
 const CAMPAIGN: &str = "moves";
 /// The test program of the model.
@@ -69,11 +71,11 @@ pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
 
 /// Compiles the programs of the images and the tests that run against them, in the release profile: load and judge share
 /// the cores with what they look at. In one go: cargo then chooses the features of each dependency once.
-pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace) -> Result<(Programs, Suites)> {
+pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace, tests: &[&str]) -> Result<(Programs, Suites)> {
     let mut arguments = vec!["--release", "--features", "e2e/cluster"];
     arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
     arguments.extend(["--bin", CAMPAIGN]);
-    arguments.extend(END_TO_END.iter().flat_map(|name| ["--test", *name]));
+    arguments.extend(tests.iter().flat_map(|name| ["--test", *name]));
     Ok((Programs, compile(stage, workspace, &arguments)?))
 }
 
