@@ -243,13 +243,7 @@ fn the_pod_template_of_a_newer_operator_goes_through_the_shards_as_any_change_do
         .values()
         .position(|shard| shard.spec.template_revision.as_deref() != Some(template_revision()))
     {
-        let plan = plan(
-            &cluster,
-            Known {
-                roster: Some(&roster),
-                ..known(&found)
-            },
-        );
+        let plan = plan(&cluster, known(&found, Some(&roster)));
         let next = u16::try_from(next).unwrap();
         assert_eq!(plan.with_step(Step::Update).collect::<Vec<_>>(), [next]);
         assert_eq!(plan.with_step(Step::Hold).count(), 2 - done);
@@ -257,13 +251,7 @@ fn the_pod_template_of_a_newer_operator_goes_through_the_shards_as_any_change_do
         shard.spec = plan.shards[&next].spec.clone();
         shard.metadata.generation = Some(2);
         assert!(!shard_is_ready(shard), "it has not even seen the change");
-        let meanwhile = super::plan(
-            &cluster,
-            Known {
-                roster: Some(&roster),
-                ..known(&found)
-            },
-        );
+        let meanwhile = super::plan(&cluster, known(&found, Some(&roster)));
         assert_eq!(meanwhile.with_step(Step::Update).count(), 0);
         set_ready(found.get_mut(&next).unwrap(), true);
         done += 1;
