@@ -375,7 +375,7 @@ mod tests {
         let schema = serde_json::to_value(schemars::schema_for!(Postgres)).unwrap();
         let description = schema["properties"]["parameters"]["description"].as_str().unwrap();
         let listed: Vec<&str> = description
-            .rsplit_once(": ")
+            .rsplit_once("are refused:")
             .unwrap()
             .1
             .trim_end_matches('.')

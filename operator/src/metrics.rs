@@ -227,9 +227,11 @@ mod tests {
             assert!(named.len() > 3, "{file} names {named:?}");
             for name in named {
                 let found = programs.iter().any(|(prefix, source)| {
-                    // A counter's name, and one with a unit, is registered without its last word.
+                    // A counter's name, and one with a unit, is registered without its last word; that of a group without
+                    // its first.
                     let rest = name.strip_prefix(prefix);
                     rest.is_some_and(|rest| {
+                        let rest = rest.strip_prefix("rebalance_").unwrap_or(rest);
                         ["", "_total", "_bytes", "_seconds"]
                             .iter()
                             .filter_map(|last| rest.strip_suffix(last))

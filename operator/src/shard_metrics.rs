@@ -238,16 +238,14 @@ impl ShardMetrics {
 
     /// Withdraws the shards that are not among these any more, with what was counted of them.
     pub(crate) fn keep_only(&self, shards: &HashSet<Shard>) {
-        let gone: Vec<Shard> = self
-            .shown()
-            .keys()
-            .filter(|shard| !shards.contains(shard))
-            .cloned()
-            .collect();
+        let gone: Vec<Shard> = self.known().extract_if(|shard| !shards.contains(shard)).collect();
         for shard in gone {
             self.withdraw(&shard);
             self.unanswered.remove(&shard);
             self.rebuilds.remove(&shard);
+            for planned in [false, true] {
+                self.failovers.remove(&shard.change(planned));
+            }
         }
     }
 
