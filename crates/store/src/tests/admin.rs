@@ -100,7 +100,7 @@ async fn a_session_that_waits_for_a_lock_is_seen_from_beside_until_it_is_gone() 
     assert_eq!(admin::blockers(&mut beside, backend).await.unwrap(), Some(0));
     run(&mut holder, "CREATE TABLE held (); BEGIN; LOCK TABLE held").await;
     let waiting = tokio::spawn(async move {
-        run(&mut waiter, "LOCK TABLE held").await;
+        run(&mut waiter, "BEGIN; LOCK TABLE held").await;
     });
     eventually("it waits", || {
         let name = name.clone();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crds::OrderShard;
+use crds::{Durability, OrderShard};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 use moves::Wish;
@@ -79,6 +79,8 @@ pub(crate) struct Party {
     pub(crate) schema_version: Option<i64>,
     /// Size of its volumes.
     pub(crate) volume_bytes: Option<u64>,
+    /// Whether it accepts no write without a standby.
+    pub(crate) strict: bool,
 }
 
 impl Orders {
@@ -138,6 +140,7 @@ impl Party {
             ready: shard_is_ready(shard),
             schema_version: shard.status.as_ref().and_then(|status| status.schema_version),
             volume_bytes: quantity::bytes(&postgres.storage.size).ok(),
+            strict: postgres.durability == Durability::Required,
             name,
         }
     }

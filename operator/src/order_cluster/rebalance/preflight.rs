@@ -20,6 +20,12 @@ pub(crate) enum Refusal {
     NotListed(Ordinal),
     #[error("waiting for all shards to have the same schema: {0}")]
     SchemasDiffer(String),
+    /// In strict mode a master without a standby waits for whoever streams its log, and a move's subscription would pass
+    /// for the standby: its writes would be acknowledged, and be on one machine only.
+    #[error(
+        "keys do not move yet where shards accept no write without a standby ({0}); set spec.postgres.durability to preferred while they move"
+    )]
+    Strict(String),
     #[error("{0}")]
     Unreachable(String),
     #[error(
@@ -41,7 +47,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Whether a person has to act: it does not pass by itself.
     pub(crate) fn needs_a_person(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::RowsOutside { .. })
+        matches!(self, Self::Strict(_) | Self::NoSpace { .. } | Self::RowsOutside { .. })
     }
 
     /// What the operator does about it.
@@ -56,6 +62,11 @@ impl Refusal {
 
 /// What can be seen without asking the databases.
 pub(crate) fn at_a_glance(orders: &Orders) -> Result<(), Refusal> {
+    let strict = orders.shards.values().filter(|party| party.strict);
+    let strict: Vec<&str> = strict.map(|party| party.name.as_str()).collect();
+    if !strict.is_empty() {
+        return Err(Refusal::Strict(few(&strict)));
+    }
     let unready: Vec<&str> = orders
         .shards
         .values()
@@ -165,6 +176,7 @@ pub(super) mod tests {
             ready: true,
             schema_version: Some(7),
             volume_bytes: Some(1000 * MIB),
+            strict: false,
         };
         Orders {
             namespace: cluster.namespace,
@@ -216,6 +228,15 @@ pub(super) mod tests {
         let refusal = at_a_glance(&orders).unwrap_err();
         assert_eq!(refusal.to_string(), "waiting for shop-2 to become ready");
         assert!(!refusal.needs_a_person());
+    }
+
+    #[test]
+    fn nothing_moves_where_a_subscription_would_pass_for_the_standby() {
+        let mut orders = orders(2);
+        orders.shards.get_mut(&Ordinal(1)).unwrap().strict = true;
+        let refusal = at_a_glance(&orders).unwrap_err();
+        assert_eq!(refusal, Refusal::Strict("shop-1".to_owned()));
+        assert!(refusal.needs_a_person());
     }
 
     #[test]
