@@ -98,7 +98,8 @@ async fn a_session_that_waits_for_a_lock_is_seen_from_beside_until_it_is_gone() 
     let (mut holder, mut waiter, mut beside) = (superuser(&name).await, superuser(&name).await, superuser(&name).await);
     let backend = admin::backend(&mut waiter).await.unwrap();
     assert_eq!(admin::blockers(&mut beside, backend).await.unwrap(), Some(0));
-    run(&mut holder, "CREATE TABLE held (); BEGIN; LOCK TABLE held").await;
+    run(&mut holder, "CREATE TABLE held ()").await;
+    run(&mut holder, "BEGIN; LOCK TABLE held").await;
     let waiting = tokio::spawn(async move {
         run(&mut waiter, "BEGIN; LOCK TABLE held").await;
     });

@@ -66,8 +66,7 @@ impl Server {
     }
 
     async fn smtp(&self) -> Smtp {
-        // Long enough for a machine that compiles meanwhile; two tests wait it out.
-        let quick = Duration::from_secs(2);
+        let quick = Duration::from_millis(300);
         let limits = SmtpLimits {
             connect: Duration::from_secs(2),
             command: quick,
@@ -194,7 +193,8 @@ async fn the_row_is_marked_when_the_recipient_is_accepted_and_not_before() {
             mark.store(true, Ordering::SeqCst);
             Ok(())
         };
-        let smtp = Server::start(script).await.smtp().await;
+        let server = Server::start(script).await;
+        let smtp = server.smtp().await;
         smtp.send(&letter(), begin.boxed()).await.unwrap();
         let step = script.first().map(|(step, _)| *step);
         assert_eq!(marked.load(Ordering::SeqCst), expected, "cut at {step:?}");
