@@ -55,9 +55,11 @@ impl StoreConfig {
 pub struct PoolConfig {
     /// Most connections to one member.
     pub connections: u32,
-    /// How long a caller may wait for a free connection; past it the answer is `Unavailable`, never a longer queue.
+    /// How long a caller may wait for a connection that is free, or for a new one; past it the answer is `Unavailable`,
+    /// never a longer queue.
     pub acquire_timeout: Duration,
-    /// How long a TCP connection, TLS and login may take together.
+    /// How long a TCP connection, TLS and login may take together. Longer than a caller waits: what was begun for one
+    /// serves the next, and a server that is slow is not asked again and again.
     pub connect_timeout: Duration,
     /// Idle connections are closed after this time.
     pub idle_timeout: Duration,
@@ -68,7 +70,7 @@ impl Default for PoolConfig {
         Self {
             connections: 16,
             acquire_timeout: Duration::from_secs(2),
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(300),
         }
     }

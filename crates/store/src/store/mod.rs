@@ -8,7 +8,7 @@ mod latency;
 mod member;
 mod monitor;
 pub(crate) mod place;
-mod pool;
+pub(crate) mod pool;
 mod positions;
 pub(crate) mod query;
 mod race;

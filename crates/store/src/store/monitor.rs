@@ -23,6 +23,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// After this many looks without a reader in between, looks become rare: hundreds of idle shards must cost little.
 const IDLE_LOOKS: u32 = 50;
 
+/// Tells a server that was started anew, or another one under the same name, from the one before.
+const STARTED: &str = "SELECT pg_postmaster_start_time()::text";
 const SAMPLE: &str = "SELECT in_recovery, term, lsn, streaming, last_message_ms, standbys FROM ringwright.sample()";
 
 /// All shards this process knows.
@@ -266,11 +268,15 @@ impl Member {
         }
     }
 
-    /// After a connection was lost: the idle ones most likely are too.
+    /// After a connection was lost: the idle ones most likely are too. That one could not be opened says nothing of them.
     pub(crate) fn lost_a_connection(&self) {
+        self.purge();
+        self.nudge();
+    }
+
+    fn purge(&self) {
         self.writes.purge();
         self.reads.purge();
-        self.nudge();
     }
 
     fn stop(&self) {
@@ -302,21 +308,15 @@ async fn look_forever(
     dialer: Arc<Dialer>,
     interval: Duration,
 ) {
-    let mut conn = None;
+    let mut probe = Probe::default();
     let mut reachable = true;
     loop {
-        let looked = tokio::time::timeout(LOOK_LIMIT, look(&mut conn, &member.host, &dialer)).await;
-        let last = match looked {
-            Ok(Ok(sample)) => Ok(sample),
-            Ok(Err(error)) => Err(telemetry::chain(&error)),
-            Err(_) => Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
-        };
+        let last = probe.look(&member, &dialer).await;
         let pause = match &last {
             Ok(_) => member.pause(interval),
             Err(_) => interval,
         };
         if let Err(why) = &last {
-            conn = None;
             if reachable {
                 tracing::warn!(shard = %ordinal, host = member.host, why, "a member of a shard cannot be reached");
             }
@@ -347,11 +347,51 @@ fn record(view: &watch::Sender<ShardView>, ordinal: Ordinal, host: &str, last: R
     });
 }
 
-async fn look(conn: &mut Option<PgConnection>, host: &str, dialer: &Dialer) -> Result<Sample, sqlx::Error> {
-    let conn = match conn {
-        Some(conn) => conn,
-        None => conn.insert(dialer.dial(host, Purpose::Read).await?),
-    };
+/// What the task of a member keeps from one look to the next.
+#[derive(Default)]
+struct Probe {
+    conn: Option<PgConnection>,
+    /// When the server was started that was looked at last.
+    started: Option<String>,
+}
+
+impl Probe {
+    /// Looks by the connection it has, or by a new one. How long a login may take is the dialer's to say: one that is
+    /// given up has to be begun again, by a server that may be short of time.
+    async fn look(&mut self, member: &Member, dialer: &Dialer) -> Result<Sample, String> {
+        let (mut conn, is_new) = match self.conn.take() {
+            Some(conn) => (conn, false),
+            None => {
+                let dialled = dialer.dial(&member.host, Purpose::Read).await;
+                (dialled.map_err(|error| telemetry::chain(&error))?, true)
+            }
+        };
+        let looking = async {
+            if is_new {
+                self.meet(member, sqlx::query_scalar(STARTED).fetch_one(&mut conn).await?);
+            }
+            look(&mut conn).await
+        };
+        match tokio::time::timeout(LOOK_LIMIT, looking).await {
+            Ok(Ok(sample)) => {
+                self.conn = Some(conn);
+                Ok(sample)
+            }
+            Ok(Err(error)) => Err(telemetry::chain(&error)),
+            Err(_) => Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
+        }
+    }
+
+    /// Connections to a server that is no more may never notice.
+    fn meet(&mut self, member: &Member, started: String) {
+        if self.started.as_ref().is_some_and(|before| *before != started) {
+            member.purge();
+        }
+        self.started = Some(started);
+    }
+}
+
+async fn look(conn: &mut PgConnection) -> Result<Sample, sqlx::Error> {
     let began = Instant::now();
     let row = sqlx::query(SAMPLE).fetch_one(conn).await?;
     let lsn: Option<i64> = row.try_get("lsn")?;

@@ -261,12 +261,9 @@ fn ask(
 async fn ask_member(member: &Arc<Member>, role: Role, query: &Query) -> Result<Observation, Silence> {
     let mut lease = member.reads.acquire().await.map_err(|error| match error {
         AcquireError::Full => Silence::Full,
-        AcquireError::Dial(error) => {
-            member.lost_a_connection();
-            Silence::Retry(telemetry::chain(&error))
-        }
+        AcquireError::Dial(error) => Silence::Retry(telemetry::chain(&error)),
     })?;
-    let rows = match query.ask(&mut lease.conn).await {
+    let rows = match query.ask(lease.conn()).await {
         Ok(rows) => {
             lease.give_back();
             rows

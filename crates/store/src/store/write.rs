@@ -187,7 +187,7 @@ impl Inner {
         member.mark_used();
         let mut lease = self.lease(&member, ordinal, W::OPERATION).await?;
         let body = tokio::select! {
-            body = run_body(&mut lease.conn, work) => body,
+            body = run_body(lease.conn(), work) => body,
             // Before COMMIT a session may be left: its transaction ends with it.
             () = shard.master_moves_from(&member.host) => return Err(Setback::Wait("its master changed".to_owned())),
             () = tokio::time::sleep_until(deadline.into()) => {
@@ -227,7 +227,7 @@ impl Inner {
                 )))
             }
             Err(AcquireError::Dial(error)) => {
-                member.lost_a_connection();
+                member.nudge();
                 Err(Setback::Wait(telemetry::chain(&error)))
             }
         }
@@ -331,7 +331,7 @@ async fn run_body<W: Work>(conn: &mut PgConnection, work: &W) -> Result<W::Outpu
 }
 
 async fn roll_back(mut lease: Lease) {
-    let rolled_back = sqlx::raw_sql("ROLLBACK").execute(&mut lease.conn);
+    let rolled_back = sqlx::raw_sql("ROLLBACK").execute(lease.conn());
     if let Ok(Ok(_)) = tokio::time::timeout(ROLLBACK_LIMIT, rolled_back).await {
         lease.give_back();
     }
@@ -345,7 +345,7 @@ async fn end(mut lease: Lease, place: Place, shard: &Shard, host: &str, deadline
         Place::Shard(_) => None,
     };
     let committing = tokio::spawn(async move {
-        let committed = commit(&mut lease.conn, key).await;
+        let committed = commit(lease.conn(), key).await;
         if committed.is_ok() {
             lease.give_back();
         }

@@ -11,6 +11,7 @@ mod moves;
 mod notifications;
 mod orders;
 mod outbox;
+mod pool;
 mod proxy;
 mod replica;
 mod roles;

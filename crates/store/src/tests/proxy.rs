@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 
 pub(super) struct Proxy {
@@ -24,6 +24,9 @@ struct Faults {
     /// So many connections are closed before a commit reaches the server.
     lose_commits: AtomicUsize,
     cut_all: CutAll,
+    /// New connections get no answer while it is so.
+    hold: watch::Sender<bool>,
+    accepted: AtomicUsize,
 }
 
 struct CutAll(broadcast::Sender<()>);
@@ -53,6 +56,16 @@ impl Proxy {
         self.faults.lose_commits.store(count, Ordering::SeqCst);
     }
 
+    /// New connections get no answer until this is taken back.
+    pub(super) fn hold(&self, hold: bool) {
+        self.faults.hold.send_replace(hold);
+    }
+
+    /// How many connections there have been.
+    pub(super) fn accepted(&self) -> usize {
+        self.faults.accepted.load(Ordering::SeqCst)
+    }
+
     /// The host is away.
     pub(super) fn refuse(&self, refuse: bool) {
         self.faults.refuse.store(refuse, Ordering::SeqCst);
@@ -75,9 +88,11 @@ async fn serve(listener: TcpListener, upstream: String, database: String, faults
         if faults.refuse.load(Ordering::SeqCst) {
             continue;
         }
+        faults.accepted.fetch_add(1, Ordering::SeqCst);
         let (upstream, database, faults) = (upstream.clone(), database.clone(), Arc::clone(&faults));
         tokio::spawn(async move {
             let mut cut = faults.cut_all.0.subscribe();
+            drop(faults.hold.subscribe().wait_for(|hold| !hold).await);
             tokio::select! {
                 _ = pass(client, &upstream, &database, &faults) => {}
                 _ = cut.recv() => {}

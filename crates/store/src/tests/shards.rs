@@ -229,6 +229,11 @@ impl Shards {
         (Store::open(config, self.ring.subscribe()).unwrap(), credentials)
     }
 
+    /// The directory of the app's user name and password.
+    pub(super) fn credentials(&self) -> &std::path::Path {
+        self.credentials.path()
+    }
+
     pub(super) fn host(&self, shard: u16) -> String {
         self.proxies[usize::from(shard)].address.to_string()
     }

@@ -1,0 +1,98 @@
+//! The pool of a member that is slow to answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+
+use super::proxy::Proxy;
+use super::shards::{Shards, run, server};
+use crate::config::{PgSslMode, StoreConfig};
+use crate::metrics::Metrics;
+use crate::store::connect::{Dialer, Purpose};
+use crate::store::pool::{AcquireError, Pool};
+
+/// Callers give up soon, dials do not.
+fn pool(shards: &Shards, proxy: &Proxy, connections: u32) -> Arc<Pool> {
+    let mut config = StoreConfig::new("pool-test", shards.credentials());
+    config.ssl_mode = PgSslMode::Disable;
+    config.pool.connections = connections;
+    config.pool.acquire_timeout = Duration::from_millis(200);
+    config.pool.connect_timeout = Duration::from_secs(60);
+    let dialer = Arc::new(Dialer::new(config.clone()));
+    let metrics = Metrics::default().of_pool(Purpose::Read);
+    let host = proxy.address.to_string();
+    Arc::new(Pool::new(host, Purpose::Read, config.pool, dialer, metrics))
+}
+
+async fn proxy(shards: &Shards) -> Proxy {
+    let server = server();
+    let upstream = format!("{}:{}", server.get_host(), server.get_port());
+    Proxy::start(upstream, shards.database(0).to_owned()).await
+}
+
+#[tokio::test]
+async fn a_member_that_is_slow_to_let_anybody_in_is_not_asked_again_and_again() {
+    let shards = Shards::start(1).await;
+    let proxy = proxy(&shards).await;
+    let pool = pool(&shards, &proxy, 8);
+    proxy.hold(true);
+    for _ in 0..3 {
+        for given_up in join_all((0..20).map(|_| pool.acquire())).await {
+            assert!(matches!(given_up, Err(AcquireError::Dial(_) | AcquireError::Full)));
+        }
+    }
+    assert_eq!(proxy.accepted(), 2, "connections that were begun");
+    proxy.hold(false);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (one, other) = loop {
+        if let (Ok(one), Ok(other)) = tokio::join!(pool.acquire(), pool.acquire()) {
+            break (one, other);
+        }
+        assert!(Instant::now() < deadline, "nobody is let in");
+    };
+    assert_eq!(
+        proxy.accepted(),
+        2,
+        "what was begun for those who gave up serves who comes next"
+    );
+    drop((one, other));
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_new_connection_takes_one_that_comes_back() {
+    let shards = Shards::start(1).await;
+    let proxy = proxy(&shards).await;
+    let pool = pool(&shards, &proxy, 8);
+    let Ok(lease) = pool.acquire().await else {
+        panic!("the server lets nobody in")
+    };
+    proxy.hold(true);
+    let give_back = async {
+        tokio::task::yield_now().await;
+        lease.give_back();
+    };
+    let (waited, ()) = tokio::join!(pool.acquire(), give_back);
+    let Ok(mut lease) = waited else {
+        panic!("the connection that came back was not taken")
+    };
+    run(lease.conn(), "SELECT").await;
+    drop(lease);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn there_are_never_more_connections_than_may_be() {
+    let shards = Shards::start(1).await;
+    let proxy = proxy(&shards).await;
+    let pool = pool(&shards, &proxy, 3);
+    for _ in 0..20 {
+        let leases = join_all((0..12).map(|_| pool.acquire())).await;
+        let held: Vec<_> = leases.into_iter().filter_map(Result::ok).collect();
+        assert!(held.len() <= 3, "{}", held.len());
+        held.into_iter().for_each(|lease| lease.give_back());
+    }
+    assert!(proxy.accepted() <= 3, "{}", proxy.accepted());
+    shards.end().await;
+}
