@@ -1,5 +1,5 @@
-//! Cargo, always with the lock file. The images' programs are built in the release profile, and so what the end-to-end
-//! tests judge is what is shipped; the tests' own programs in the dev profile, which compiles in a fraction of the time.
+//! Cargo, always with the lock file, and in one profile for everything that a run needs: two would compile every
+//! dependency twice.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,19 +13,59 @@ use crate::workspace::Workspace;
 /// The programs that go into images.
 pub(crate) const PROGRAMS: [&str; 4] = ["operator", "order-api", "notifier", "sms-gateway"];
 
-/// Proof that the programs lie in the target folder.
+/// How the programs are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For trials and tests: in a fraction of the time, and with every overflow and debug assertion checked.
+    Dev,
+    /// What is shipped and what is measured.
+    Release,
+}
+
+impl Profile {
+    /// For cargo.
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &[],
+            Self::Release => &["--release"],
+        }
+    }
+
+    /// Where cargo puts programs.
+    pub(crate) fn folder(self, workspace: &Workspace) -> PathBuf {
+        workspace.target().join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        })
+    }
+}
+
+/// Proof that the programs lie where the Dockerfiles copy them from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Programs;
+pub(crate) struct Programs(());
+
+impl Programs {
+    /// Copies what was built to where the Dockerfiles look for it, whatever the profile.
+    pub(crate) fn gather(workspace: &Workspace, profile: Profile) -> Result<Self> {
+        let (from, to) = (profile.folder(workspace), workspace.target().join("images"));
+        fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
+        for name in PROGRAMS {
+            fs::copy(from.join(name), to.join(name))
+                .with_context(|| format!("copying {name} from {} to {}", from.display(), to.display()))?;
+        }
+        Ok(Self(()))
+    }
+}
 
 /// Builds the programs of the images.
-pub(crate) fn build_programs(stage: &Stage, workspace: &Workspace) -> Result<Programs> {
+pub(crate) fn build_programs(stage: &Stage, workspace: &Workspace, profile: Profile) -> Result<Programs> {
     let mut build = command(workspace, "build");
     // Without --package: cargo chooses the features of a dependency for the whole workspace, here and for the tests alike,
     // and compiles it once.
-    build.args(["--release", "--locked"]);
+    build.arg("--locked").args(profile.arguments());
     build.args(PROGRAMS.iter().flat_map(|name| ["--bin", name]));
     stage.run(&mut build)?;
-    Ok(Programs)
+    Programs::gather(workspace, profile)
 }
 
 /// A cargo command in the checkout.

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::cargo::Profile;
 use crate::place::On;
 use crate::stage::Runner;
 use crate::workspace::Workspace;
@@ -126,7 +127,9 @@ fn build_images(workspace: &Workspace, rebuild: bool) -> Result<ExitCode> {
         images::check_recipes(workspace)?;
         prerequisites::ensure_for_images(stage)
     });
-    let programs = run.stage("programs", ready, |stage, _| cargo::build_programs(stage, workspace));
+    let programs = run.stage("programs", ready, |stage, _| {
+        cargo::build_programs(stage, workspace, Profile::Release)
+    });
     run.stage("images", programs.as_ref(), |stage, programs| {
         images::build(stage, workspace, programs, rebuild)
     });

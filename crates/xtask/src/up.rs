@@ -6,6 +6,7 @@ use anyhow::Result;
 use hermetic_cluster::tools;
 use installation::charts::RELEASE;
 
+use crate::cargo::Profile;
 use crate::place::{On, Place};
 use crate::sample_order::Receipt;
 use crate::stage::{Runner, Stage};
@@ -22,7 +23,14 @@ pub(crate) fn up(workspace: &Workspace, on: On, registry: Option<String>) -> Res
             On::Kind | On::CurrentContext => prerequisites::ensure_for_images(stage),
         }
     });
-    let programs = run.stage("programs", ready, |stage, _| cargo::build_programs(stage, workspace));
+    // Who has a cluster and a registry means to keep it; the others want to see something soon.
+    let profile = match on {
+        On::Hermetic | On::Kind => Profile::Dev,
+        On::CurrentContext => Profile::Release,
+    };
+    let programs = run.stage("programs", ready, |stage, _| {
+        cargo::build_programs(stage, workspace, profile)
+    });
     let images = run.stage("images", programs.as_ref(), |stage, programs| {
         images::build(stage, workspace, programs, false)
     });

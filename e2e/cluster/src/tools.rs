@@ -125,6 +125,11 @@ pub fn build(progress: &Progress) -> Result<Tools> {
     Ok(Tools { directory })
 }
 
+/// The linker would strip the debug information again; without it a seventh of the time is saved.
+const COMPILER_FLAGS: &str = "all=-dwarf=false";
+/// A compiler that ends after some seconds need not collect garbage, up to this size: another seventh.
+const COMPILER_MEMORY: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "2GiB")];
+
 struct Program {
     name: &'static str,
     module: &'static str,
@@ -179,11 +184,12 @@ impl Program {
         let go = prerequisites::go().ok_or_else(|| Error::Prerequisites("  - Go 1.24 or later".into()))?;
         let mut command = Command::new(go);
         command
-            .args(["build", "-v", "-ldflags", &flags, "-o"])
+            .args(["build", "-v", "-gcflags", COMPILER_FLAGS, "-ldflags", &flags, "-o"])
             .arg(into.join(self.name))
             .arg(self.package);
         command
             .current_dir(sources.join(self.module))
+            .envs(COMPILER_MEMORY)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         if self.name == "pause" {

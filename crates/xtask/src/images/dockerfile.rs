@@ -117,7 +117,7 @@ COPY --chown=0:0 etc/passwd \\
      etc/group /etc/
 
 FROM base AS prebuilt
-COPY target/release/program /program
+COPY target/images/program /program
 
 FROM base AS source
 COPY --from=build /target/release/program /program
@@ -131,7 +131,7 @@ COPY --from=build /target/release/program /program
     fn a_target_copies_what_its_own_and_the_stages_below_it_copy() {
         assert_eq!(
             paths(Some("prebuilt")),
-            ["etc/group", "etc/passwd", "target/release/program"]
+            ["etc/group", "etc/passwd", "target/images/program"]
         );
     }
 

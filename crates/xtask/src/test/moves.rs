@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::suites::{self, Environment};
 use super::{close, end_to_end_environment, running_cluster};
+use crate::cargo::Profile;
 use crate::instances;
 use crate::stage::{Runner, Stage, Tally};
 use crate::workspace::Workspace;
@@ -37,7 +38,7 @@ pub(crate) struct Seeds {
 pub(crate) fn test_moves(workspace: &Workspace, seeds: Seeds) -> Result<ExitCode> {
     let mut run = Runner::new("test-moves", workspace)?;
     let instance = instances::test()?;
-    let ready = running_cluster(&mut run, workspace, &instance);
+    let ready = running_cluster(&mut run, workspace, &instance, Profile::Release);
     run.stage("model of the protocol", ready.as_ref(), |stage, _| {
         let deep = Environment::from([("RINGWRIGHT_MODEL", "deep".to_owned())]);
         suites::build_model(stage, workspace)?.run(stage, MODEL_DEADLINE, &deep, None);
@@ -101,7 +102,7 @@ fn campaign(
 /// Measures a scale-out under load and shows the figures.
 pub(crate) fn bench_scale_out(run: &mut Runner, workspace: &Workspace, orders: usize) -> Result<()> {
     let instance = instances::test()?;
-    let ready = running_cluster(run, workspace, &instance);
+    let ready = running_cluster(run, workspace, &instance, Profile::Release);
     run.stage("scale-out under load", ready.as_ref(), |stage, (_, place)| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let mut command = moves(workspace, BENCH_DEADLINE, &environment);
@@ -115,7 +116,7 @@ pub(crate) fn bench_scale_out(run: &mut Runner, workspace: &Workspace, orders: u
 fn moves(workspace: &Workspace, deadline: &str, environment: &Environment) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=10s", deadline]);
-    command.arg(workspace.target().join("release/moves"));
+    command.arg(Profile::Release.folder(workspace).join("moves"));
     command.envs(environment).env("RUST_BACKTRACE", "1");
     command
 }

@@ -7,15 +7,15 @@ use std::process::Command;
 use anyhow::Result;
 use serde::Deserialize;
 
-use crate::cargo::{self, PROGRAMS, Programs};
+use crate::cargo::{self, PROGRAMS, Profile, Programs};
 use crate::stage::{Stage, Tally};
 use crate::test::libtest::Counter;
 use crate::workspace::Workspace;
 
-/// The test programs that need a running cluster. Without the feature `cluster` of their package cargo passes them over.
-pub(crate) const PLATFORM: &str = "platform";
-/// Of moves. Not part of `make test` yet: it has not been seen to pass.
-pub(crate) const MOVES: &str = "moves";
+/// The package's feature without which cargo passes over the test programs that need a running cluster ...
+const CLUSTER: &str = "e2e/cluster";
+/// ... which are these.
+const END_TO_END: [&str; 2] = ["platform", "moves"];
 /// The program of the long campaign and the benchmark.
 const CAMPAIGN: &str = "moves";
 /// The test program of the model.
@@ -49,7 +49,7 @@ struct Message {
     reason: String,
     manifest_path: Option<PathBuf>,
     target: Option<Target>,
-    profile: Option<Profile>,
+    profile: Option<Harness>,
     executable: Option<PathBuf>,
 }
 
@@ -59,34 +59,56 @@ struct Target {
     kind: Vec<String>,
 }
 
+/// What cargo calls the profile of an artifact, as far as it is read here.
 #[derive(Debug, Deserialize)]
-struct Profile {
+struct Harness {
     test: bool,
 }
 
-/// Compiles the tests that need no cluster, in the dev profile: optimising what runs for seconds would take many minutes.
-pub(crate) fn build(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
-    compile(stage, workspace, &["--workspace", "--tests"])
+/// What `make test` runs.
+pub(crate) struct Everything {
+    pub(crate) programs: Programs,
+    /// Tests that need no cluster.
+    pub(crate) unit: Suites,
+    /// Tests that do.
+    pub(crate) end_to_end: Suites,
 }
 
-/// Compiles the programs of the images and the tests that run against them, in the release profile: load and judge share
-/// the cores with what they look at. In one go: cargo then chooses the features of each dependency once.
-pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace, tests: &[&str]) -> Result<(Programs, Suites)> {
-    let mut arguments = vec!["--release", "--features", "e2e/cluster"];
+/// Compiles all tests, and the programs of the images. In one go: cargo then chooses the features of each dependency once.
+pub(crate) fn build_everything(stage: &Stage, workspace: &Workspace) -> Result<Everything> {
+    let mut arguments = vec!["--workspace", "--tests", "--features", CLUSTER];
     arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
-    arguments.extend(["--bin", CAMPAIGN]);
-    arguments.extend(tests.iter().flat_map(|name| ["--test", *name]));
-    Ok((Programs, compile(stage, workspace, &arguments)?))
+    let suites = compile(stage, workspace, Profile::Dev, &arguments)?;
+    let (end_to_end, unit) = suites.0.into_iter().partition(Suite::is_end_to_end);
+    Ok(Everything {
+        programs: Programs::gather(workspace, Profile::Dev)?,
+        unit: Suites(unit),
+        end_to_end: Suites(end_to_end),
+    })
+}
+
+/// Compiles the tests that need no cluster.
+pub(crate) fn build_unit(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
+    compile(stage, workspace, Profile::Dev, &["--workspace", "--tests"])
+}
+
+/// Compiles the programs of the images and the tests that run against them.
+pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace, profile: Profile) -> Result<(Programs, Suites)> {
+    let mut arguments = vec!["--features", CLUSTER, "--bin", CAMPAIGN];
+    arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
+    arguments.extend(END_TO_END.iter().flat_map(|name| ["--test", *name]));
+    let suites = compile(stage, workspace, profile, &arguments)?;
+    Ok((Programs::gather(workspace, profile)?, suites))
 }
 
 /// Compiles the model of moves for a long search.
 pub(crate) fn build_model(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
-    compile(stage, workspace, &["--release", "--test", MODEL])
+    compile(stage, workspace, Profile::Release, &["--test", MODEL])
 }
 
-fn compile(stage: &Stage, workspace: &Workspace, arguments: &[&str]) -> Result<Suites> {
+fn compile(stage: &Stage, workspace: &Workspace, profile: Profile, arguments: &[&str]) -> Result<Suites> {
     let mut build = cargo::command(workspace, "build");
-    build.arg("--locked").args(arguments);
+    build.arg("--locked").args(profile.arguments()).args(arguments);
     build.arg("--message-format=json-render-diagnostics");
     let mut suites = Suites::default();
     stage.run_sifting(&mut build, |line| {
@@ -122,7 +144,7 @@ fn suite(message: Message) -> Option<Suite> {
 }
 
 impl Suites {
-    /// Runs everything that needs no cluster, documentation examples included.
+    /// Runs them, and the examples in the documentation.
     pub(crate) fn run_unit(&self, stage: &Stage, workspace: &Workspace, environment: &Environment) {
         self.run(stage, UNIT_DEADLINE, environment, None);
         let mut examples = cargo::command(workspace, "test");
@@ -139,6 +161,10 @@ impl Suites {
 }
 
 impl Suite {
+    fn is_end_to_end(&self) -> bool {
+        END_TO_END.iter().any(|name| self.name == format!("e2e: {name}"))
+    }
+
     fn run(&self, stage: &Stage, deadline: &str, environment: &Environment, filter: Option<&str>) {
         // In the foreground: else timeout makes a process group of its own, which Ctrl-C does not reach.
         let mut command = Command::new("timeout");
