@@ -38,7 +38,7 @@ const HUSH: &str = "SET log_statement = none; SET log_min_error_statement = pani
 const SPEAK: &str = "RESET log_statement; RESET log_min_error_statement; RESET log_min_duration_statement;
     RESET log_min_duration_sample; RESET log_error_verbosity; RESET track_activities";
 
-/// How long a slot's last reader is waited for.
+/// How long a slot's last reader is waited for, and whoever else changes a subscription.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -248,19 +248,28 @@ pub async fn copy_progress(target: &mut ShardSession, move_id: MoveId) -> Result
 /// [`drop_slot`]: dropping it from here would need the source to be reached.
 ///
 /// # Errors
-/// If the database refuses.
+/// [`MoveError::Busy`] if somebody else keeps changing or holding it; others if the database refuses.
 pub async fn drop_subscription(target: &mut ShardSession, move_id: MoveId) -> Result<(), MoveError> {
     let operation = format!("drop the subscription of move {move_id}");
-    if !subscription_exists(target, &operation, move_id).await? {
-        return Ok(());
+    let began = Instant::now();
+    while subscription_exists(target, &operation, move_id).await? {
+        match unsubscribe(target, &operation, move_id).await {
+            // A worker that met an error disables its subscription itself, perhaps in between.
+            Err(MoveError::Busy { .. }) if began.elapsed() < RELEASE_LIMIT => tokio::time::sleep(POLL).await,
+            other => return other,
+        }
     }
+    Ok(())
+}
+
+async fn unsubscribe(target: &mut ShardSession, operation: &str, move_id: MoveId) -> Result<(), MoveError> {
     let name = name_of(move_id);
     for change in [
         format!("ALTER SUBSCRIPTION {name} DISABLE"),
         format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
         format!("DROP SUBSCRIPTION IF EXISTS {name}"),
     ] {
-        target.execute_built(&operation, change).await?;
+        target.execute_built(operation, change).await?;
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use ring::Range;
+use ring::{Ordinal, Range};
 use secrecy::ExposeSecret;
 
 use super::pair::{Pair, batch, claim_at, count_claims, drop_replication, write_claims};
+use crate::admin;
 use crate::moves::{self, Aborted, ShardSession};
 use crate::tests::shards::run;
 
@@ -113,5 +114,35 @@ async fn a_slot_is_made_only_on_the_timeline_that_was_written_down() {
     moves::drop_slot(source, move_id).await.unwrap();
     moves::drop_slot(source, move_id).await.unwrap();
     assert_eq!(moves::observe(source).await.unwrap().slots, []);
+    pair.end().await;
+}
+
+/// A worker that meets an error disables its subscription, in a transaction of its own: here a session does it, that
+/// commits only when the operator waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_its_worker_changes_at_the_same_moment_is_dropped_all_the_same() {
+    let mut pair = Pair::start().await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    let mut worker = pair.shards.superuser(Ordinal(1)).await;
+    let mut onlooker = pair.shards.superuser(Ordinal(1)).await;
+    let name = move_id.replication_name();
+    run(
+        &mut worker,
+        format!("BEGIN; UPDATE pg_subscription SET subenabled = false WHERE subname = '{name}'"),
+    )
+    .await;
+    let (_, target) = pair.ends(0);
+    let operator = admin::backend(&mut target.conn).await.unwrap();
+    let worker_commits = async {
+        let began = std::time::Instant::now();
+        while admin::blockers(&mut onlooker, operator).await.unwrap() != Some(1) {
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody waits for the worker");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        run(&mut worker, "COMMIT").await;
+    };
+    let (dropped, ()) = tokio::join!(moves::drop_subscription(target, move_id), worker_commits);
+    dropped.unwrap();
+    assert_eq!(moves::observe(target).await.unwrap().subscriptions, []);
     pair.end().await;
 }
