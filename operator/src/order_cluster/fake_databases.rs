@@ -210,7 +210,9 @@ impl State {
             }
             Step::Merge { .. } => merge(&mut self.shard(&source.shard, source.ordinal).rows),
             Step::AwaitCopy { .. } => {}
-            Step::Thaw { .. } | Step::Sweep { .. } => panic!("nothing here ever asks for {:?}", job.step),
+            Step::Resume { .. } | Step::Thaw { .. } | Step::Sweep { .. } => {
+                panic!("nothing here ever asks for {:?}", job.step)
+            }
         }
         Done::Nothing
     }
@@ -242,6 +244,7 @@ impl State {
             source_term: None,
             state: CopyState::Waiting,
             expired_freezes: 0,
+            resumes: 0,
             last_error: None,
         });
         id

@@ -11,8 +11,8 @@ use store::{
     moves::{
         Aborted, Batch as Piece, HandOver, MoveError, Publisher, ShardSession, abort_range, begin_import, confirm,
         drop_publication, drop_slot, drop_subscription, ensure_publication, ensure_slot, ensure_subscription,
-        forget_copy, merge_ranges, observe, roll_forward, rows_outside, set_copy_state, set_source_term, split_range,
-        thaw_now,
+        forget_copy, merge_ranges, observe, resume_copy, roll_forward, rows_outside, set_copy_state, set_source_term,
+        split_range, term, thaw_now,
     },
 };
 use uuid::Uuid;
@@ -115,6 +115,14 @@ impl Databases {
                 ..
             } => self.copy(job, *move_id, *source_term, ranges).await,
             Step::AwaitCopy { .. } => Ok(Done::Nothing),
+            Step::Resume {
+                move_id, source_term, ..
+            } => Ok(at_both!(self, job, |source, target| resume(
+                source,
+                target,
+                *move_id,
+                *source_term
+            ))?),
             Step::Split { range, cuts, .. } => Ok(at!(self, &job.source, |session| split(session, *range, cuts))?),
             Step::HandOver {
                 move_id, range, frozen, ..
@@ -310,6 +318,24 @@ async fn split(session: &mut ShardSession, mut range: Range, cuts: &[u64]) -> Re
         range.lo = *cut;
     }
     Ok(Done::Nothing)
+}
+
+/// On its own timeline the source has the slot that was seen.
+async fn resume(
+    source: &mut ShardSession,
+    target: &mut ShardSession,
+    id: MoveId,
+    source_term: Timeline,
+) -> Result<Done, MoveError> {
+    if term(source).await? != source_term {
+        return Ok(Done::NotYet(format!("shard {} has another master", source.shard)));
+    }
+    match resume_copy(target, id).await? {
+        true => Ok(Done::Resumed),
+        false => Ok(Done::NotYet(format!(
+            "the subscription of move {id} met an error, and is switched on again in some seconds"
+        ))),
+    }
 }
 
 /// First the decision, for good; then range by range.

@@ -71,6 +71,8 @@ pub(crate) enum Done {
     Begun(MoveId),
     /// Its copy runs.
     Copying,
+    /// Its copy runs again, after an error of the subscription.
+    Resumed,
     /// Batches changed hands.
     HandedOver(HandedOver),
     /// Ranges were undone; others had passed their commit point and were rolled forward.

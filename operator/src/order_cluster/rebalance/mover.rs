@@ -281,6 +281,13 @@ impl Mover {
                     ..
                 },
             ) => self.teller.move_started(*move_id, *source, *target, ranges.len()).await,
+            (Done::Resumed, Step::Resume { move_id, target, .. }) => {
+                let met =
+                    format!("the subscription of move {move_id} met an error; the log of shard {target} tells it");
+                warn!(%move_id, %target, "switched a subscription on again that had met an error");
+                self.course
+                    .failed(&met, "it was switched on again, and goes on from where it was");
+            }
             (Done::HandedOver(handed), _) => self.count(&handed),
             (Done::Aborted { undone, rolled_forward }, Step::Abort { move_id, why, .. }) => {
                 self.course.undone(undone);
