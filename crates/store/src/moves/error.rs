@@ -95,8 +95,8 @@ impl MoveError {
         let operation = operation.to_owned();
         let changed_meanwhile = |error: &dyn sqlx::error::DatabaseError| CHANGED_MEANWHILE.contains(&error.message());
         match code.as_deref() {
-            // Lock timeout, deadlock, an object in use by another session.
-            Some("55P03" | "40P01" | "55006") => Self::Busy {
+            // Lock timeout, deadlock, an object in use by another session, a statement that was cancelled or took too long.
+            Some("55P03" | "40P01" | "55006" | "57014") => Self::Busy {
                 shard,
                 operation,
                 why: source.to_string(),

@@ -18,6 +18,10 @@ const MOVED_TABLES: &str = "SELECT relation, id_column FROM ringwright.moved_tab
 const SLOT: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()";
 /// Not a failover slot: see docs/adr/0007-the-slot-of-a-move-is-no-failover-slot.md.
 const MAKE_SLOT: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, false, false)::text";
+/// Longer than to find out that none of three members of the source answers. The timeout must not cut a commit off: it would
+/// look undone and be there.
+const BEGIN_BOUNDED: &str = "BEGIN; SET LOCAL statement_timeout = '20s'";
+const COMMIT_UNBOUNDED: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const PATIENTLY: &str = "SET lock_timeout = '55s'";
 const USUALLY: &str = "SET lock_timeout = '2s'";
 const DROP_SLOT: &str = "SELECT pg_drop_replication_slot($1)";
@@ -38,7 +42,7 @@ const HUSH: &str = "SET log_statement = none; SET log_min_error_statement = pani
 const SPEAK: &str = "RESET log_statement; RESET log_min_error_statement; RESET log_min_duration_statement;
     RESET log_min_duration_sample; RESET log_error_verbosity; RESET track_activities";
 
-/// How long a slot's last reader is waited for, and whoever else changes a subscription.
+/// How long a slot's last reader is waited for.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -255,7 +259,7 @@ pub async fn drop_subscription(target: &mut ShardSession, move_id: MoveId) -> Re
     while subscription_exists(target, &operation, move_id).await? {
         match unsubscribe(target, &operation, move_id).await {
             // A worker that met an error disables its subscription itself, perhaps in between.
-            Err(MoveError::Busy { .. }) if began.elapsed() < RELEASE_LIMIT => tokio::time::sleep(POLL).await,
+            Err(MoveError::Busy { .. }) if began.elapsed() < PATIENT_LIMIT => tokio::time::sleep(POLL).await,
             other => return other,
         }
     }
@@ -267,11 +271,21 @@ async fn unsubscribe(target: &mut ShardSession, operation: &str, move_id: MoveId
     for change in [
         format!("ALTER SUBSCRIPTION {name} DISABLE"),
         format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
-        format!("DROP SUBSCRIPTION IF EXISTS {name}"),
     ] {
         target.execute_built(operation, change).await?;
     }
-    Ok(())
+    // For every table that is not copied yet it asks the source to drop a slot, and waits for whoever still makes that
+    // slot; who waits, in turn, for running transactions: on a server with both databases (in tests) for this one too.
+    target.execute(operation, BEGIN_BOUNDED).await?;
+    let dropped = target
+        .execute_built(operation, format!("DROP SUBSCRIPTION IF EXISTS {name}"))
+        .await;
+    match &dropped {
+        Ok(()) => target.execute(operation, COMMIT_UNBOUNDED).await?,
+        Err(error) if error.was_answered() => target.execute(operation, "ROLLBACK").await?,
+        Err(_) => {}
+    }
+    dropped
 }
 
 /// Drops the move's slot at the source, after its subscription. Who still streams from it is ended: the subscription is
