@@ -24,7 +24,7 @@ use super::{
 use crate::{
     holdings::holdings,
     order_cluster::{
-        databases::Databases,
+        databases::{Answer, Databases},
         masters::{DATABASE, Keeper},
         names,
     },
@@ -35,7 +35,7 @@ macro_rules! at {
     ($databases:expr, $keeper:expr, |$session:ident| $exchange:expr) => {{
         let mut held = $databases.session($keeper).await?;
         let outcome = {
-            let $session = &mut held;
+            let $session: &mut ShardSession = &mut held;
             $exchange.await
         };
         $databases.give_back($keeper, held, &outcome);
@@ -49,7 +49,7 @@ macro_rules! at_both {
         let mut source = $databases.session(&$job.source).await?;
         let mut target = $databases.session(&$job.target).await?;
         let outcome = {
-            let ($source, $target) = (&mut source, &mut target);
+            let ($source, $target): (&mut ShardSession, &mut ShardSession) = (&mut source, &mut target);
             $exchange.await
         };
         // Which of the two an error concerns is not asked: both are opened anew.
@@ -57,6 +57,30 @@ macro_rules! at_both {
         $databases.give_back(&$job.target, target, &outcome);
         outcome
     }};
+}
+
+impl Answer for () {}
+impl Answer for bool {}
+impl Answer for ShardView {}
+/// Why a shard cannot go.
+impl Answer for Option<String> {}
+/// Rows where there should be none.
+impl Answer for Vec<(String, u64)> {}
+
+impl Answer for HandOver {
+    fn is_in_doubt(&self) -> bool {
+        !matches!(self, Self::Done { .. })
+    }
+}
+
+impl Answer for Done {
+    fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::NotYet(_) => true,
+            Self::HandedOver(handed) => handed.held_up.is_some(),
+            _ => false,
+        }
+    }
 }
 
 #[async_trait]
