@@ -324,7 +324,10 @@ impl Mover {
             self.course.handed_over(batch, Instant::now());
             self.teller.batch(batch);
         }
-        self.teller.expired(handed.expired);
+        for pause in &handed.expired {
+            self.course.expired(*pause);
+            self.teller.expired(*pause);
+        }
         if let Some(why) = &handed.held_up {
             self.course.failed(why, "it is tried again in a moment");
         }
