@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use moves::{
-    Attempt, CopyRow, CopyState, ImportRange, MoveId, RangeRow, RangeState, ShardView, SlotRow, Step, SubscriptionRow,
-    TableCopy, Timeline, WalStatus,
+    Attempt, CopyRow, CopyState, ImportRange, MAX_EXPIRED_FREEZES, MoveId, RangeRow, RangeState, ShardView, SlotRow,
+    Step, SubscriptionRow, TableCopy, Timeline, WalStatus,
 };
 use ring::{Generation, Ordinal, Range};
 use row_id::Uuid;
@@ -39,7 +39,9 @@ pub(super) struct State {
     /// Steps that were carried out.
     pub(super) steps: usize,
     /// Moves begun so far.
-    moves: u128,
+    pub(super) moves: u128,
+    /// Whether every copy fails that is begun now.
+    pub(super) fail_copies: bool,
 }
 
 impl FakeDatabases {
@@ -220,6 +222,7 @@ impl State {
     fn begin(&mut self, source: &Keeper, target: &Keeper, ranges: &[ImportRange]) -> MoveId {
         self.moves += 1;
         let id = MoveId(Uuid::from_u128(self.moves));
+        let expired_freezes = if self.fail_copies { MAX_EXPIRED_FREEZES } else { 0 };
         let view = self.shard(&target.shard, target.ordinal);
         for import in ranges {
             cut_at(&mut view.rows, import.range.lo);
@@ -243,7 +246,7 @@ impl State {
             source: source.ordinal,
             source_term: None,
             state: CopyState::Waiting,
-            expired_freezes: 0,
+            expired_freezes,
             resumes: 0,
             last_error: None,
         });
