@@ -94,7 +94,7 @@ impl Rebalance {
         registry.register("rows_moved", "Rows that have changed hands", metrics.rows_moved.clone());
         registry.register(
             "pause_seconds",
-            "For how long nobody could write to a batch of keys while it changed hands",
+            "For how long nobody could write to a batch of keys while it changed hands, or was to and ran into its deadline",
             metrics.pause_seconds.clone(),
         );
         registry.register(

@@ -202,6 +202,9 @@ fn go_on(pair: &Pair<'_>, why_void: Option<Why>, may_copy: bool) -> Vec<Step> {
             pending.push((row.range, parts));
         }
     }
+    if why_void.is_none() {
+        steps.extend(resume(pair));
+    }
     if pending.is_empty() {
         return steps;
     }
@@ -230,6 +233,17 @@ fn go_on(pair: &Pair<'_>, why_void: Option<Why>, may_copy: bool) -> Vec<Step> {
     steps
 }
 
+/// Switches on what an error has switched off.
+fn resume(pair: &Pair<'_>) -> Option<Step> {
+    pair.is_stopped().then_some(Step::Resume {
+        move_id: pair.move_id,
+        source: pair.source.ordinal,
+        target: pair.target.ordinal,
+        // With another one the copy is void.
+        source_term: pair.source.term,
+    })
+}
+
 /// The next batch; before it, whatever makes the source's rows such that a batch can be cut from them.
 fn hand_over(pair: &Pair<'_>, pending: &[(Range, Vec<Part>)]) -> Vec<Step> {
     let (move_id, source, target) = (pair.move_id, pair.source.ordinal, pair.target.ordinal);
@@ -251,6 +265,10 @@ fn hand_over(pair: &Pair<'_>, pending: &[(Range, Vec<Part>)]) -> Vec<Step> {
     });
     if let Some(under_way) = frozen {
         return vec![under_way];
+    }
+    // What is frozen goes on, or is thawed at its deadline; nothing more is frozen for a target that gets nothing.
+    if pair.is_stopped() {
+        return Vec::new();
     }
     if !pair.is_copied() {
         return vec![Step::AwaitCopy {

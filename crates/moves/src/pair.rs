@@ -6,8 +6,8 @@ use ring::{Ordinal, Range};
 
 use crate::truth::overlap;
 use crate::{
-    CopyRow, CopyState, MAX_EXPIRED_FREEZES, MoveId, RangeRow, RangeState, ShardView, SlotRow, SubscriptionRow,
-    WalStatus, Why, Wish,
+    CopyRow, CopyState, MAX_EXPIRED_FREEZES, MAX_RESUMES, MoveId, RangeRow, RangeState, ShardView, SlotRow,
+    SubscriptionRow, WalStatus, Why, Wish,
 };
 
 /// A move that has been written down and is not at its end.
@@ -209,10 +209,18 @@ impl<'a> Pair<'a> {
         if self.slot.is_some_and(lost) {
             return Some(Why::LogLost);
         }
-        if complete && self.subscription.is_some_and(|one| !one.enabled) {
-            let last_error = copy.last_error.clone();
-            return Some(Why::SubscriptionFailed { last_error });
+        if self.is_stopped() && copy.resumes >= MAX_RESUMES {
+            return Some(Why::SubscriptionFailed {
+                resumes: copy.resumes,
+                last_error: copy.last_error.clone(),
+            });
         }
         None
+    }
+
+    /// Whether its copy was set up, and its subscription has met an error since and switched itself off. As long as the slot
+    /// is there, that may be no more than a connection that was lost.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state() == CopyState::Copying && self.subscription.is_some_and(|one| !one.enabled)
     }
 }

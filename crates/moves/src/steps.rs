@@ -11,6 +11,10 @@ use crate::{Attempt, Gap, MoveId, Timeline};
 /// then a single position has been tried, and more than once.
 pub const MAX_EXPIRED_FREEZES: u32 = 16;
 
+/// A subscription that was switched on again this often, and no batch has changed hands since, is given up with its move:
+/// what it meets does not pass by itself.
+pub const MAX_RESUMES: u32 = 8;
+
 /// What shall be so, by the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -80,6 +84,19 @@ pub enum Step {
         source: Ordinal,
         /// Where they go.
         target: Ordinal,
+    },
+    /// The subscription met an error and switched itself off; slot, publication and source are as they were, so nothing is
+    /// lost: switch it on again, `resume_copy`. It goes on from where it was, and a table whose first copy had not ended is
+    /// copied anew. Each time is counted at the target, and waits longer than the last.
+    Resume {
+        /// The move.
+        move_id: MoveId,
+        /// Where the slot is.
+        source: Ordinal,
+        /// Where the subscription is.
+        target: Ordinal,
+        /// The timeline of the slot; if the source is on another one, look again.
+        source_term: Timeline,
     },
     /// Cut one `owned` row of the source's book at these positions, so that rows and moves have the same edges:
     /// `split_range`.
@@ -228,9 +245,11 @@ pub enum Why {
         "the source keeps no more log for the slot (max_slot_wal_keep_size): the copy is slower than the source's writes"
     )]
     LogLost,
-    /// The subscription met an error and switched itself off.
-    #[error("the subscription met an error and stopped; the target's log tells it{}", .last_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default())]
+    /// The subscription met an error and switched itself off, again and again.
+    #[error("the subscription met an error and stopped, after it had been switched on again {resumes} times; the target's log tells the error{}", .last_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default())]
     SubscriptionFailed {
+        /// How often it was switched on again since a batch last changed hands.
+        resumes: u32,
         /// What the operator knows of it.
         last_error: Option<String>,
     },

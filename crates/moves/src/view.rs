@@ -37,6 +37,9 @@ pub struct CopyRow {
     pub state: CopyState,
     /// How many freezes in a row ran into their deadline; back to 0 when a batch has changed hands.
     pub expired_freezes: u32,
+    /// How often its subscription was switched on again after an error; back to 0 when a batch has changed hands. The most
+    /// there is where the database cannot count it yet: then the first error ends the copy.
+    pub resumes: u32,
     /// What went wrong last, in words.
     pub last_error: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -22,8 +23,17 @@ use crate::{
 
 /// A shard that does not answer in this time is looked at again later.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A session that was idle for longer is not used again: who may be promoted is read when one is opened.
-const IDLE: Duration = Duration::from_secs(20);
+/// A session that was opened longer ago is not used again, however busy it is: who may be promoted is read when one is
+/// opened.
+///
+/// Within an exchange the list may become old, and no step becomes less durable by that. With synchronous commit the
+/// commit itself has waited for whom the server then had in `synchronous_standby_names`. And whom Patroni adds there it
+/// writes into the list, and so may promote, only when that member has flushed the master's log as far as it reached when
+/// the addition took effect (`SyncHandler` in its `postgresql/sync.py`): all that was committed before, and what comes
+/// after waits for it by itself. (With a quorum it may be listed earlier, and is promoted only with so many votes that one
+/// comes from a member that has the commit.) Only with asynchronous commit can a member that was added a moment ago be promoted without
+/// a step that the list did not ask it for; that is bounded by this, and by the copy such a member begins with.
+const FRESH: Duration = Duration::from_secs(5);
 /// How many idle sessions are kept for a shard.
 const KEPT: usize = 8;
 
@@ -37,9 +47,54 @@ pub(crate) struct Databases {
 }
 
 struct Idle {
-    session: ShardSession,
+    session: Session,
     master: String,
-    since: Instant,
+}
+
+/// A session, and when it was opened.
+#[derive(Debug)]
+pub(crate) struct Session {
+    inner: ShardSession,
+    opened: Instant,
+}
+
+impl Session {
+    fn is_fresh(&self) -> bool {
+        self.opened.elapsed() < FRESH
+    }
+}
+
+impl Deref for Session {
+    type Target = ShardSession;
+
+    fn deref(&self) -> &ShardSession {
+        &self.inner
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut ShardSession {
+        &mut self.inner
+    }
+}
+
+/// What an exchange came to, as far as its sessions are concerned.
+pub(crate) trait Answer {
+    /// Whether something was not done, or may be forgotten: perhaps because another master is there by now, or other
+    /// members may be promoted, so that it is tried again in a new session.
+    fn is_in_doubt(&self) -> bool {
+        false
+    }
+}
+
+impl<T: Answer> Answer for Result<T, MoveError> {
+    fn is_in_doubt(&self) -> bool {
+        match self {
+            Ok(answer) => answer.is_in_doubt(),
+            Err(MoveError::Busy { .. } | MoveError::Refused { .. } | MoveError::Differs { .. }) => false,
+            Err(_) => true,
+        }
+    }
 }
 
 impl std::fmt::Debug for Databases {
@@ -60,7 +115,7 @@ impl Databases {
     }
 
     /// A session with the shard's master: one that is idle, or a new one.
-    pub(crate) async fn session(&self, keeper: &Keeper) -> Result<ShardSession, Fault> {
+    pub(crate) async fn session(&self, keeper: &Keeper) -> Result<Session, Fault> {
         if let Some(session) = self.idle(keeper) {
             return Ok(session);
         }
@@ -68,12 +123,13 @@ impl Databases {
             shard: keeper.shard.clone(),
             source: Box::new(error),
         };
+        // From before the list is read: that is what grows old.
+        let opened = Instant::now();
         let opening = async {
             let standbys = self.standbys(keeper).await.map_err(unreachable)?;
             let connection = self.masters.connect(keeper).await.map_err(unreachable)?;
-            ShardSession::open(connection, keeper.ordinal, keeper.hosts.clone(), standbys)
-                .await
-                .map_err(Fault::from)
+            let inner = ShardSession::open(connection, keeper.ordinal, keeper.hosts.clone(), standbys).await?;
+            Ok(Session { inner, opened })
         };
         timeout(PATIENCE, opening).await.unwrap_or_else(|_| {
             Err(Fault::Silent {
@@ -85,11 +141,8 @@ impl Databases {
 
     /// Gives a session back after an exchange that ended like this. One that met more than a refusal is closed: a new one
     /// finds the master anew, and who may be promoted.
-    pub(crate) fn give_back<T>(&self, keeper: &Keeper, session: ShardSession, outcome: &Result<T, MoveError>) {
-        if !matches!(
-            outcome,
-            Ok(_) | Err(MoveError::Busy { .. } | MoveError::Refused { .. } | MoveError::Differs { .. })
-        ) {
+    pub(crate) fn give_back(&self, keeper: &Keeper, session: Session, outcome: &impl Answer) {
+        if outcome.is_in_doubt() || !session.is_fresh() {
             return;
         }
         self.with(|idle| {
@@ -98,7 +151,6 @@ impl Databases {
                 kept.push(Idle {
                     session,
                     master: keeper.master.clone(),
-                    since: Instant::now(),
                 });
             }
         });
@@ -109,10 +161,10 @@ impl Databases {
         self.with(HashMap::clear);
     }
 
-    fn idle(&self, keeper: &Keeper) -> Option<ShardSession> {
+    fn idle(&self, keeper: &Keeper) -> Option<Session> {
         self.with(|idle| {
             idle.retain(|_, kept| {
-                kept.retain(|one| one.since.elapsed() < IDLE);
+                kept.retain(|one| one.session.is_fresh());
                 !kept.is_empty()
             });
             let kept = idle.get_mut(&key(keeper))?;

@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use moves::{
-    Attempt, CopyRow, CopyState, ImportRange, MoveId, RangeRow, RangeState, ShardView, SlotRow, Step, SubscriptionRow,
-    TableCopy, Timeline, WalStatus,
+    Attempt, CopyRow, CopyState, ImportRange, MAX_EXPIRED_FREEZES, MoveId, RangeRow, RangeState, ShardView, SlotRow,
+    Step, SubscriptionRow, TableCopy, Timeline, WalStatus,
 };
 use ring::{Generation, Ordinal, Range};
 use row_id::Uuid;
@@ -39,7 +39,11 @@ pub(super) struct State {
     /// Steps that were carried out.
     pub(super) steps: usize,
     /// Moves begun so far.
-    moves: u128,
+    pub(super) moves: u128,
+    /// What the next reader of this shard's book has read before something changed.
+    pub(super) read_before: Option<(String, ShardView)>,
+    /// Whether every copy fails that is begun now.
+    pub(super) fail_copies: bool,
 }
 
 impl FakeDatabases {
@@ -81,7 +85,11 @@ fn silent(shard: &str) -> Fault {
 #[async_trait]
 impl Books for FakeDatabases {
     async fn read(&self, keeper: &Keeper) -> Result<ShardView, Fault> {
-        self.observe(keeper).await
+        let before = self.with(|state| state.read_before.take_if(|(shard, _)| *shard == keeper.shard));
+        match before {
+            Some((_, view)) => Ok(view),
+            None => self.observe(keeper).await,
+        }
     }
 
     async fn claim(&self, keeper: &Keeper, ranges: &[Range]) -> Result<(), BookError> {
@@ -210,7 +218,9 @@ impl State {
             }
             Step::Merge { .. } => merge(&mut self.shard(&source.shard, source.ordinal).rows),
             Step::AwaitCopy { .. } => {}
-            Step::Thaw { .. } | Step::Sweep { .. } => panic!("nothing here ever asks for {:?}", job.step),
+            Step::Resume { .. } | Step::Thaw { .. } | Step::Sweep { .. } => {
+                panic!("nothing here ever asks for {:?}", job.step)
+            }
         }
         Done::Nothing
     }
@@ -218,6 +228,7 @@ impl State {
     fn begin(&mut self, source: &Keeper, target: &Keeper, ranges: &[ImportRange]) -> MoveId {
         self.moves += 1;
         let id = MoveId(Uuid::from_u128(self.moves));
+        let expired_freezes = if self.fail_copies { MAX_EXPIRED_FREEZES } else { 0 };
         let view = self.shard(&target.shard, target.ordinal);
         for import in ranges {
             cut_at(&mut view.rows, import.range.lo);
@@ -241,7 +252,8 @@ impl State {
             source: source.ordinal,
             source_term: None,
             state: CopyState::Waiting,
-            expired_freezes: 0,
+            expired_freezes,
+            resumes: 0,
             last_error: None,
         });
         id

@@ -27,6 +27,11 @@ use crate::apply::covers;
 /// How many books are read at the same time.
 const READERS: usize = 16;
 
+/// How often books have to contradict each other: a batch that changes hands between the look at the one shard and the look
+/// at the other seems to have two owners, or none.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
 /// Where the ring stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum RingState {
@@ -177,13 +182,28 @@ async fn read_truth(
     if !missing.is_empty() {
         return Truth::Unread(missing);
     }
+    let mut found = truth(&read_books(operator, cluster, shards).await);
+    for _ in 1..LOOKS {
+        if !matches!(found, Truth::Broken(_)) {
+            break;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        found = truth(&read_books(operator, cluster, shards).await);
+    }
+    found
+}
+
+async fn read_books(
+    operator: &Operator,
+    cluster: &Cluster,
+    shards: &BTreeMap<u16, OrderShard>,
+) -> BTreeMap<Ordinal, ShardBook> {
     // Collected first: a lazy iterator of futures that borrow is more general than the compiler can prove Send.
     let reading: Vec<_> = shards
         .iter()
         .map(|(ordinal, shard)| read_book(operator, cluster, *ordinal, shard))
         .collect();
-    let books = stream::iter(reading).buffer_unordered(READERS).collect().await;
-    truth(&books)
+    stream::iter(reading).buffer_unordered(READERS).collect().await
 }
 
 async fn read_book(operator: &Operator, cluster: &Cluster, ordinal: u16, shard: &OrderShard) -> (Ordinal, ShardBook) {

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::databases::Databases;
 use super::operator::{Life, carry_out, execute};
 use crate::{
-    Attempt, Blocked, CopyRow, CopyState, MAX_EXPIRED_FREEZES, MoveId, RangeRow, RangeState, ShardView, SlotRow, Step,
-    SubscriptionRow, TableCopy, Timeline, WalStatus, Why, Wish, next_steps,
+    Attempt, Blocked, CopyRow, CopyState, MAX_EXPIRED_FREEZES, MAX_RESUMES, MoveId, RangeRow, RangeState, ShardView,
+    SlotRow, Step, SubscriptionRow, TableCopy, Timeline, WalStatus, Why, Wish, next_steps,
 };
 
 const S: Ordinal = Ordinal(0);
@@ -158,8 +158,13 @@ fn what_a_copy_rests_on_makes_it_void_when_it_is_gone() {
         void(|all, _| all.view(S).slots[0].wal_status = WalStatus::Unreserved),
         Why::LogLost
     );
-    let failed = Why::SubscriptionFailed { last_error: None };
-    assert_eq!(void(|all, _| all.view(T).subscriptions[0].enabled = false), failed);
+    let resumes = MAX_RESUMES;
+    let failed = void(|all, _| {
+        all.view(T).subscriptions[0].enabled = false;
+        all.view(T).copies[0].resumes = MAX_RESUMES;
+    });
+    let last_error = None;
+    assert_eq!(failed, Why::SubscriptionFailed { resumes, last_error });
     let (was, now) = (Timeline(1), Timeline(2));
     let failed_over = Why::SourceFailedOver {
         source_shard: S,
@@ -170,6 +175,70 @@ fn what_a_copy_rests_on_makes_it_void_when_it_is_gone() {
     let freezes = MAX_EXPIRED_FREEZES;
     let expired = void(|all, _| all.view(T).copies[0].expired_freezes = MAX_EXPIRED_FREEZES);
     assert_eq!(expired, Why::FreezesExpire { freezes });
+}
+
+#[test]
+fn a_subscription_that_met_an_error_is_switched_on_again_so_often_and_then_its_move_is_undone() {
+    let wish = wish([0, 1]);
+    let (mut databases, move_id) = cut();
+    databases.write(0x80);
+    for resumes in 0..MAX_RESUMES {
+        databases.view(T).subscriptions[0].enabled = false;
+        let resume = steps(&databases, &wish);
+        let expected = Step::Resume {
+            move_id,
+            source: S,
+            target: T,
+            source_term: Timeline(1),
+        };
+        assert_eq!(resume, [expected], "after {resumes} times");
+        carry_out(&mut databases, &resume[0]);
+        assert!(databases.shards[&T].subscriptions[0].enabled);
+        assert_eq!(databases.shards[&T].copies[0].resumes, resumes + 1);
+        assert!(matches!(steps(&databases, &wish)[..], [Step::HandOver { .. }]));
+    }
+    databases.view(T).subscriptions[0].enabled = false;
+    assert!(matches!(why(&databases, &wish), Why::SubscriptionFailed { .. }));
+}
+
+#[test]
+fn a_subscription_is_not_switched_on_again_over_what_makes_its_copy_void() {
+    let wish = wish([0, 1]);
+    let stopped = |change: fn(&mut Databases, MoveId)| {
+        let (mut databases, move_id) = copied();
+        databases.view(T).subscriptions[0].enabled = false;
+        change(&mut databases, move_id);
+        why(&databases, &wish)
+    };
+    assert_eq!(stopped(|all, id| all.drop_slot(S, id)), Why::Missing { what: "slot" });
+    assert_eq!(stopped(|all, _| all.view(S).slots[0].invalidated = true), Why::LogLost);
+    assert!(matches!(
+        stopped(|all, _| all.fail_over(S)),
+        Why::SourceFailedOver { .. }
+    ));
+}
+
+#[test]
+fn a_batch_that_is_frozen_goes_on_beside_a_subscription_that_is_switched_on_again() {
+    let (mut databases, move_id) = cut();
+    let range = batch(&databases);
+    databases.freeze(S, T, move_id, range);
+    databases.view(T).subscriptions[0].enabled = false;
+    let both = steps(&databases, &wish([0, 1]));
+    assert!(
+        matches!(both[..], [Step::Resume { .. }, Step::HandOver { frozen: true, .. }]),
+        "{both:?}"
+    );
+}
+
+#[test]
+fn who_resumes_a_copy_late_changes_nothing_after_its_abort() {
+    let (mut databases, move_id) = copied();
+    databases.view(T).subscriptions[0].enabled = false;
+    let late = steps(&databases, &wish([0, 1]));
+    databases.set_copy_state(T, move_id, CopyState::Aborting);
+    carry_out(&mut databases, &late[0]);
+    assert!(!databases.shards[&T].subscriptions[0].enabled);
 }
 
 #[test]
@@ -381,8 +450,8 @@ fn view(ordinal: Ordinal) -> impl Strategy<Value = ShardView> {
     let copy = (move_id(), self::ordinal(), prop::option::of(1..3u32), state);
     let copies = prop::collection::vec(copy, 0..2);
     let ids = || prop::collection::btree_set(move_id(), 0..2);
-    (rows(), copies, ids(), ids(), ids(), any::<bool>()).prop_map(
-        move |(rows, copies, slots, subscriptions, publications, ready)| {
+    (rows(), copies, ids(), ids(), ids(), any::<[bool; 2]>()).prop_map(
+        move |(rows, copies, slots, subscriptions, publications, [ready, enabled])| {
             let copies: BTreeMap<MoveId, CopyRow> = copies
                 .into_iter()
                 .map(|(move_id, source, term, state)| {
@@ -394,6 +463,7 @@ fn view(ordinal: Ordinal) -> impl Strategy<Value = ShardView> {
                             source_term: term.map(Timeline),
                             state,
                             expired_freezes: 0,
+                            resumes: 0,
                             last_error: None,
                         },
                     )
@@ -407,7 +477,7 @@ fn view(ordinal: Ordinal) -> impl Strategy<Value = ShardView> {
             };
             let subscription = |move_id| SubscriptionRow {
                 move_id,
-                enabled: true,
+                enabled,
                 tables: vec![TableCopy {
                     table: "shop.users".into(),
                     ready,

@@ -175,6 +175,7 @@ impl Databases {
             source_term: None,
             state: CopyState::Waiting,
             expired_freezes: 0,
+            resumes: 0,
             last_error: None,
         });
     }
@@ -232,6 +233,32 @@ impl Databases {
         if !self.replicates(source, target, move_id) {
             return;
         }
+        self.catch_up(source, target, move_id);
+        let mut subscriptions = self.view(target).subscriptions.iter_mut();
+        if let Some(one) = subscriptions.find(|one| one.move_id == move_id) {
+            one.tables.iter_mut().for_each(|table| table.ready = true);
+        }
+    }
+
+    /// Switches the subscription on again; the slot has kept what was written meanwhile.
+    pub(crate) fn resume_copy(&mut self, source: Ordinal, target: Ordinal, move_id: MoveId) {
+        let stopped = |one: &SubscriptionRow| one.move_id == move_id && !one.enabled;
+        if !self.shards[&target].subscriptions.iter().any(stopped) {
+            return;
+        }
+        match self.copy(target, move_id) {
+            Some(copy) if copy.state == CopyState::Copying => copy.resumes += 1,
+            _ => return,
+        }
+        let mut subscriptions = self.view(target).subscriptions.iter_mut();
+        let one = subscriptions.find(|one| one.move_id == move_id).unwrap();
+        one.enabled = true;
+        if one.is_ready() && self.replicates(source, target, move_id) {
+            self.catch_up(source, target, move_id);
+        }
+    }
+
+    fn catch_up(&mut self, source: Ordinal, target: Ordinal, move_id: MoveId) {
         for range in self.importing(target, move_id) {
             let rows: Vec<(u64, u32)> = self.data[&source]
                 .iter()
@@ -239,10 +266,6 @@ impl Databases {
                 .collect();
             let copied = rows.into_iter().filter(|(key, _)| holds(range, *key));
             self.data.get_mut(&target).unwrap().extend(copied);
-        }
-        let mut subscriptions = self.view(target).subscriptions.iter_mut();
-        if let Some(one) = subscriptions.find(|one| one.move_id == move_id) {
-            one.tables.iter_mut().for_each(|table| table.ready = true);
         }
     }
 

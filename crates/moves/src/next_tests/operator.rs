@@ -60,6 +60,17 @@ pub(crate) fn execute(databases: &mut Databases, step: &Step, cut: u8, life: &mu
             life.spend()?;
             databases.finish_copy(*source, *target, *move_id);
         }
+        Step::Resume {
+            move_id,
+            source,
+            target,
+            source_term,
+        } => {
+            life.spend()?;
+            if databases.shards[source].term == *source_term {
+                databases.resume_copy(*source, *target, *move_id);
+            }
+        }
         Step::Split { shard, cuts, .. } => {
             for at in cuts {
                 life.spend()?;

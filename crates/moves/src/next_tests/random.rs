@@ -35,6 +35,8 @@ enum Event {
     StopSubscription(usize),
     /// So many freezes of a move ran into their deadline.
     Expire(usize, u32),
+    /// A subscription was switched on again so many times.
+    Resumed(usize, u32),
     Paused(bool),
     Abort(bool),
     Want(Vec<u32>),
@@ -53,7 +55,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(Event::FailOver),
         1 => Just(Event::Thaw),
         1 => any::<usize>().prop_map(Event::LoseSlot),
-        1 => any::<usize>().prop_map(Event::StopSubscription),
+        2 => any::<usize>().prop_map(Event::StopSubscription),
+        1 => (any::<usize>(), 1..8u32).prop_map(|(one, resumes)| Event::Resumed(one, resumes)),
         1 => (any::<usize>(), 1..20u32).prop_map(|(one, freezes)| Event::Expire(one, freezes)),
         1 => any::<bool>().prop_map(Event::Paused),
         1 => any::<bool>().prop_map(Event::Abort),
@@ -157,6 +160,16 @@ impl Cluster {
                     .flat_map(|view| view.copies.iter_mut());
                 if let Some(copy) = pick(all, *number) {
                     copy.expired_freezes += freezes;
+                }
+            }
+            Event::Resumed(number, resumes) => {
+                let all = self
+                    .databases
+                    .shards
+                    .values_mut()
+                    .flat_map(|view| view.copies.iter_mut());
+                if let Some(copy) = pick(all, *number) {
+                    copy.resumes += resumes;
                 }
             }
             Event::Paused(paused) => self.wish.paused = *paused,

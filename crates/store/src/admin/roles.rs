@@ -144,6 +144,10 @@ async fn ensure_all(conn: &mut PgConnection, database: &str, passwords: &Passwor
             reset_password(conn, role, passwords.of(role)).await?;
         }
     }
+    // A subscription that does not confirm for a while waits for its own standby, or copies; the few seconds after which
+    // a standby counts as gone would end its connection. Of a client that has really gone, the keepalives tell. By the
+    // role, for the subscription's connection string has no say: Postgres 17 puts its own options in place of it.
+    ensure_setting(conn, Role::Mover.name(), "wal_sender_timeout", "30s").await?;
     // The owner's functions show the programs how replication stands, and nothing else of what these roles may see.
     ensure_member(conn, OWNER, "pg_read_all_stats").await?;
     ensure_member(conn, Role::Monitor.name(), "pg_monitor").await?;
@@ -198,6 +202,25 @@ async fn ensure_role(conn: &mut PgConnection, name: &str, attributes: &str) -> R
         return Ok(());
     }
     execute(conn, format!("ALTER ROLE {} {attributes}", quoted(name)), operation).await
+}
+
+/// `value` is a constant that needs no quotes within quotes.
+async fn ensure_setting(conn: &mut PgConnection, name: &str, setting: &str, value: &str) -> Result<(), AdminError> {
+    let operation = || format!("set `{setting}` of role `{name}`");
+    let right: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
+                        WHERE r.rolname = $1 AND s.setdatabase = 0 AND $2 = ANY (s.setconfig))",
+    )
+    .bind(name)
+    .bind(format!("{setting}={value}"))
+    .fetch_one(&mut *conn)
+    .await
+    .map_err(failed(operation))?;
+    if right {
+        return Ok(());
+    }
+    let sql = format!("ALTER ROLE {} SET {setting} = '{value}'", quoted(name));
+    execute(conn, sql, operation).await
 }
 
 async fn ensure_member(conn: &mut PgConnection, name: &str, group: &str) -> Result<(), AdminError> {

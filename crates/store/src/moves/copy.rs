@@ -10,8 +10,10 @@ use super::steps::bound;
 use super::{CopyRow, CopyState, ImportRange, MoveId, Timeline};
 
 const BEGIN_IMPORT: &str = "SELECT ringwright.begin_import($1, $2, $3, $4, $5, $6, $7)";
-const COPIES: &str = "SELECT move_id, source, source_term, state, freezes, last_error FROM ringwright.copies
-    ORDER BY created_at, move_id";
+/// The last column is not there before migration 0008, which waits while the shard takes part in a move.
+const COPIES: &str =
+    "SELECT move_id, source, source_term, state, freezes, last_error, (to_jsonb(c) ->> 'resumes')::bigint
+    FROM ringwright.copies c ORDER BY created_at, move_id";
 const SET_STATE: &str = "UPDATE ringwright.copies
     SET state = $2, last_error = coalesce($3, last_error), updated_at = now()
     WHERE move_id = $1 AND (state <> 'aborting' OR $2 = 'aborting') RETURNING true";
@@ -20,6 +22,10 @@ const SET_TERM: &str = "UPDATE ringwright.copies SET source_term = $2, updated_a
 const NOTE_ERROR: &str = "UPDATE ringwright.copies SET last_error = $2, updated_at = now() WHERE move_id = $1";
 const COUNT_FREEZE: &str = "UPDATE ringwright.copies SET freezes = CASE WHEN $2 THEN freezes + 1 ELSE 0 END
     WHERE move_id = $1 AND ($2 OR freezes > 0)";
+const FORGET_RESUMES: &str = "UPDATE ringwright.copies SET resumes = 0 WHERE move_id = $1 AND resumes > 0";
+const RESUMES_ARE_COUNTED: &str = "SELECT EXISTS (SELECT FROM pg_attribute
+    WHERE attrelid = 'ringwright.copies'::regclass AND attname = 'resumes' AND NOT attisdropped)";
+const RESUME: &str = "SELECT ringwright.resume_copy($1)";
 const FORGET: &str = "SELECT ringwright.forget_copy($1)";
 
 /// Writes a move down at its target: all its ranges begin to be imported, or none. Again by the same id: nothing happens.
@@ -60,6 +66,7 @@ fn copy_row(target: &ShardSession, operation: &str, row: &PgRow) -> Result<CopyR
     let source: i32 = target.get(operation, row, 1)?;
     let term: Option<i64> = target.get(operation, row, 2)?;
     let freezes: i64 = target.get(operation, row, 4)?;
+    let resumes: Option<i64> = target.get(operation, row, 6)?;
     Ok(CopyRow {
         move_id: MoveId(target.get(operation, row, 0)?),
         // The table's check keeps it within 16 bits.
@@ -71,6 +78,9 @@ fn copy_row(target: &ShardSession, operation: &str, row: &PgRow) -> Result<CopyR
             _ => CopyState::Waiting,
         },
         expired_freezes: u32::try_from(freezes).unwrap_or(u32::MAX),
+        resumes: resumes
+            .and_then(|resumes| u32::try_from(resumes).ok())
+            .unwrap_or(u32::MAX),
         last_error: target.get(operation, row, 5)?,
     })
 }
@@ -139,12 +149,34 @@ pub async fn note_error(target: &mut ShardSession, move_id: MoveId, error: &str)
     target.fetch_all(&operation, statement).await.map(drop)
 }
 
+/// Switches the move's subscription on again after an error, and counts it; false when it runs, the move is not copying
+/// (any more), or the last time was only a moment ago. The slot has to be there: it has kept what was written meanwhile.
+///
+/// # Errors
+/// What every step can meet.
+pub async fn resume_copy(target: &mut ShardSession, move_id: MoveId) -> Result<bool, MoveError> {
+    let operation = format!("switch the subscription of move {move_id} on again");
+    target.decide(&operation, query(RESUME).bind(move_id.0)).await
+}
+
 /// Counts freezes that ran out one after the other; back to none when a batch has changed hands. Not durable: a count that
 /// is forgotten costs a few freezes more.
 pub(super) async fn count_freeze(target: &mut ShardSession, move_id: MoveId, expired: bool) -> Result<(), MoveError> {
     let operation = format!("count the freezes of move {move_id}");
     let statement = query(COUNT_FREEZE).bind(move_id.0).bind(expired);
+    target.fetch_all(&operation, statement).await?;
+    if expired || !resumes_are_counted(target, &operation).await? {
+        return Ok(());
+    }
+    // What has changed hands has come through the subscription: it works.
+    let statement = query(FORGET_RESUMES).bind(move_id.0);
     target.fetch_all(&operation, statement).await.map(drop)
+}
+
+/// Whether the database has migration 0008.
+async fn resumes_are_counted(target: &mut ShardSession, operation: &str) -> Result<bool, MoveError> {
+    let row = target.fetch(operation, query(RESUMES_ARE_COUNTED)).await?;
+    target.get(operation, &row, 0)
 }
 
 /// Forgets a move whose replication is gone; false while it imports a range.

@@ -4,6 +4,10 @@ use std::error::Error as _;
 
 use ring::{Ordinal, Range};
 
+/// What Postgres answers, without a code of its own, to a change of a catalogue row that somebody else changed since it
+/// was read: a worker that disables its subscription, say. It never translates these.
+const CHANGED_MEANWHILE: [&str; 2] = ["tuple concurrently updated", "tuple concurrently deleted"];
+
 /// Why a step of a move did not happen, or is not known to have happened.
 ///
 /// After [`MoveError::Database`] and [`MoveError::Silent`] the session is not to be used any more.
@@ -89,9 +93,15 @@ impl MoveError {
             .and_then(|error| error.code())
             .map(|code| code.into_owned());
         let operation = operation.to_owned();
+        let changed_meanwhile = |error: &dyn sqlx::error::DatabaseError| CHANGED_MEANWHILE.contains(&error.message());
         match code.as_deref() {
-            // Lock timeout, deadlock, an object in use by another session.
-            Some("55P03" | "40P01" | "55006") => Self::Busy {
+            // Lock timeout, deadlock, an object in use by another session, a statement that was cancelled or took too long.
+            Some("55P03" | "40P01" | "55006" | "57014") => Self::Busy {
+                shard,
+                operation,
+                why: source.to_string(),
+            },
+            Some("XX000") if source.as_database_error().is_some_and(changed_meanwhile) => Self::Busy {
                 shard,
                 operation,
                 why: source.to_string(),

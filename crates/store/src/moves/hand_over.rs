@@ -61,6 +61,8 @@ pub enum HandOver {
     Expired {
         /// The attempt that ran out.
         attempt: Attempt,
+        /// For how long its writers were held up for nothing, by this process's monotonic clock; at most.
+        pause: Duration,
     },
     /// Not now: nothing was frozen, or nothing that was not thawed.
     Busy {
@@ -179,7 +181,8 @@ async fn go_through(
         Ok(Some(verified)) => verified,
         Ok(None) => {
             thaw_now(source, batch, attempt).await?;
-            return Ok(HandOver::Expired { attempt });
+            let pause = began.elapsed();
+            return Ok(HandOver::Expired { attempt, pause });
         }
         Err(error) => {
             // Best effort: if it fails, the deadline does it.
@@ -192,7 +195,8 @@ async fn go_through(
     reach("verified").await;
     if !commit_move(source, batch, attempt).await? {
         // Thawed at its deadline, or frozen anew by another operator.
-        return Ok(HandOver::Expired { attempt });
+        let pause = began.elapsed();
+        return Ok(HandOver::Expired { attempt, pause });
     }
     reach("committed").await;
     // That the commit point was passed at this attempt is what the source has just said.

@@ -29,7 +29,7 @@ pub use ::moves::{
 };
 pub use abort::{Aborted, abort_range};
 pub use cleaning::{clean_rows, mark_cleaned};
-pub use copy::{begin_import, copies, forget_copy, note_error, set_copy_state, set_source_term};
+pub use copy::{begin_import, copies, forget_copy, note_error, resume_copy, set_copy_state, set_source_term};
 pub use error::MoveError;
 pub use gate::{Gate, gate};
 pub use hand_over::{HandOver, HandOverLimits, hand_over, roll_forward};

@@ -18,6 +18,10 @@ const MOVED_TABLES: &str = "SELECT relation, id_column FROM ringwright.moved_tab
 const SLOT: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()";
 /// Not a failover slot: see docs/adr/0007-the-slot-of-a-move-is-no-failover-slot.md.
 const MAKE_SLOT: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, false, false)::text";
+/// Longer than to find out that none of three members of the source answers. The timeout must not cut a commit off: it would
+/// look undone and be there.
+const BEGIN_BOUNDED: &str = "BEGIN; SET LOCAL statement_timeout = '20s'";
+const COMMIT_UNBOUNDED: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const PATIENTLY: &str = "SET lock_timeout = '55s'";
 const USUALLY: &str = "SET lock_timeout = '2s'";
 const DROP_SLOT: &str = "SELECT pg_drop_replication_slot($1)";
@@ -157,7 +161,7 @@ pub async fn ensure_subscription(
     }
     let name = name_of(move_id);
     // copy_data by the tables' workers, then the log from the slot. Never what another shard's replication wrote at the
-    // source. Off at the first error: the operator decides. With synchronous_commit off (the default) rows would be
+    // source. Off at the first error, a lost connection too: the operator decides (`resume_copy`). With synchronous_commit off (the default) rows would be
     // confirmed to the source that a failover of this shard loses.
     let sql = format!(
         "CREATE SUBSCRIPTION {name} CONNECTION {} PUBLICATION {name} WITH (create_slot = false, slot_name = '{name}',
@@ -248,21 +252,40 @@ pub async fn copy_progress(target: &mut ShardSession, move_id: MoveId) -> Result
 /// [`drop_slot`]: dropping it from here would need the source to be reached.
 ///
 /// # Errors
-/// If the database refuses.
+/// [`MoveError::Busy`] if somebody else keeps changing or holding it; others if the database refuses.
 pub async fn drop_subscription(target: &mut ShardSession, move_id: MoveId) -> Result<(), MoveError> {
     let operation = format!("drop the subscription of move {move_id}");
-    if !subscription_exists(target, &operation, move_id).await? {
-        return Ok(());
+    let began = Instant::now();
+    while subscription_exists(target, &operation, move_id).await? {
+        match unsubscribe(target, &operation, move_id).await {
+            // A worker that met an error disables its subscription itself, perhaps in between.
+            Err(MoveError::Busy { .. }) if began.elapsed() < PATIENT_LIMIT => tokio::time::sleep(POLL).await,
+            other => return other,
+        }
     }
+    Ok(())
+}
+
+async fn unsubscribe(target: &mut ShardSession, operation: &str, move_id: MoveId) -> Result<(), MoveError> {
     let name = name_of(move_id);
     for change in [
         format!("ALTER SUBSCRIPTION {name} DISABLE"),
         format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
-        format!("DROP SUBSCRIPTION IF EXISTS {name}"),
     ] {
-        target.execute_built(&operation, change).await?;
+        target.execute_built(operation, change).await?;
     }
-    Ok(())
+    // For every table that is not copied yet it asks the source to drop a slot, and waits for whoever still makes that
+    // slot; who waits, in turn, for running transactions: on a server with both databases (in tests) for this one too.
+    target.execute(operation, BEGIN_BOUNDED).await?;
+    let dropped = target
+        .execute_built(operation, format!("DROP SUBSCRIPTION IF EXISTS {name}"))
+        .await;
+    match &dropped {
+        Ok(()) => target.execute(operation, COMMIT_UNBOUNDED).await?,
+        Err(error) if error.was_answered() => target.execute(operation, "ROLLBACK").await?,
+        Err(_) => {}
+    }
+    dropped
 }
 
 /// Drops the move's slot at the source, after its subscription. Who still streams from it is ended: the subscription is

@@ -8,9 +8,9 @@ use sqlx::query;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::checkpoint::{Rule, is_skipped};
+use super::checkpoint::{Rule, is_skipped, reach};
 use super::error::MoveError;
-use super::session::ShardSession;
+use super::session::{ShardSession, confirm};
 use super::steps::{Batch, bound, mark_verified, next_cut};
 use super::{Attempt, gate};
 
@@ -22,6 +22,8 @@ const MARKED: &str = "SELECT max(attempt) FROM ringwright.moves WHERE move_id = 
 const POLL: Duration = Duration::from_millis(1);
 /// How long the target may take to apply what the source had before a look.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// In how many looks a row has to differ before the copy is called wrong: that undoes the move.
+const LOOKS: usize = 3;
 
 /// A batch whose rows were found equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,10 +125,10 @@ async fn digest(session: &mut ShardSession, range: Range) -> Result<BTreeMap<Str
 }
 
 /// Compares both sides while the source is written to, chunk by chunk: a row that differs counts only if it did not change
-/// at the source from before the target had caught up until after it was asked.
+/// at the source from before the target had caught up until after it was asked, and only if that is seen [`LOOKS`] times.
 ///
 /// # Errors
-/// [`MoveError::Busy`] if the target does not catch up.
+/// [`MoveError::Busy`] if the target does not catch up, [`MoveError::NotDurable`] if the source's standbys do not.
 pub async fn pre_verify(
     source: &mut ShardSession,
     target: &mut ShardSession,
@@ -156,21 +158,43 @@ pub async fn pre_verify(
 /// A row's place and content.
 type Hashes = BTreeMap<(String, Uuid), i64>;
 
+/// Looks until nothing differs, or what differs did so in every look.
+///
+/// The log is decoded when it is flushed here; a commit is visible when the standby has flushed it too. So while that one
+/// stalls, the target may have a row in a version that nobody sees at the source yet. What the target was seen to have is
+/// therefore confirmed at the source before that is asked again: commits come out of that wait in their order.
 async fn differing(
     source: &mut ShardSession,
     target: &mut ShardSession,
     chunk: &Batch,
 ) -> Result<Vec<(String, Uuid)>, MoveError> {
-    let before = hashes(source, chunk.range).await?;
-    gate::catch_up(source, target, chunk.move_id, CATCH_UP).await?;
-    let there = hashes(target, chunk.range).await?;
-    let after = hashes(source, chunk.range).await?;
-    let all: BTreeSet<_> = before.keys().chain(there.keys()).collect();
+    let mut suspects: Option<BTreeSet<(String, Uuid)>> = None;
+    for _ in 0..LOOKS {
+        let before = hashes(source, chunk.range).await?;
+        gate::catch_up(source, target, chunk.move_id, CATCH_UP).await?;
+        let there = hashes(target, chunk.range).await?;
+        confirm(source).await?;
+        let after = hashes(source, chunk.range).await?;
+        let mut found = unchanged_and_different(&before, &there, &after);
+        if let Some(before) = &suspects {
+            found.retain(|key| before.contains(key));
+        }
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        suspects = Some(found);
+        reach("looked").await;
+    }
+    Ok(suspects.into_iter().flatten().collect())
+}
+
+/// Rows that are different on the target, and stayed as they were at the source around the look at it.
+fn unchanged_and_different(before: &Hashes, there: &Hashes, after: &Hashes) -> BTreeSet<(String, Uuid)> {
     let differs = |key: &&(String, Uuid)| {
         let (before, there, after) = (before.get(*key), there.get(*key), after.get(*key));
         before == after && before != there
     };
-    Ok(all.into_iter().filter(differs).cloned().collect())
+    before.keys().chain(there.keys()).filter(differs).cloned().collect()
 }
 
 async fn hashes(session: &mut ShardSession, range: Range) -> Result<Hashes, MoveError> {
@@ -183,4 +207,29 @@ async fn hashes(session: &mut ShardSession, range: Range) -> Result<Hashes, Move
             Ok((key, session.get(&operation, row, 2)?))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hashes(rows: &[(u128, i64)]) -> Hashes {
+        let row = |(id, hash): &(u128, i64)| (("shop.users".to_owned(), Uuid::from_u128(*id)), *hash);
+        rows.iter().map(row).collect()
+    }
+
+    #[test]
+    fn only_a_row_that_stayed_as_it_was_at_the_source_can_differ() {
+        let found = |before: &[_], there: &[_], after: &[_]| -> Vec<u128> {
+            let found = unchanged_and_different(&hashes(before), &hashes(there), &hashes(after));
+            found.into_iter().map(|(_, id)| id.as_u128()).collect()
+        };
+        assert_eq!(found(&[(1, 7)], &[(1, 7)], &[(1, 7)]), []);
+        assert_eq!(found(&[(1, 7)], &[(1, 8)], &[(1, 7)]), [1], "another version");
+        assert_eq!(found(&[(1, 7)], &[], &[(1, 7)]), [1], "not copied");
+        assert_eq!(found(&[], &[(1, 7)], &[]), [1], "not deleted");
+        assert_eq!(found(&[(1, 7)], &[(1, 8)], &[(1, 8)]), [], "ahead of what was visible");
+        assert_eq!(found(&[(1, 7)], &[], &[]), [], "deleted meanwhile");
+        assert_eq!(found(&[], &[(1, 7)], &[(1, 7)]), [], "written meanwhile");
+    }
 }

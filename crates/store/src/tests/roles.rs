@@ -83,6 +83,7 @@ async fn programs_do_two_steps_of_a_move_and_the_role_of_subscriptions_none() {
         "ringwright.clean_rows(gen_random_uuid(), 0, 1, 1)",
         "ringwright.mark_cleaned(gen_random_uuid(), 0, 1)",
         "ringwright.forget_copy(gen_random_uuid())",
+        "ringwright.resume_copy(gen_random_uuid())",
         "ringwright.lock_range(0, 1)",
         "ringwright.range_digest(0, 1)",
         "ringwright.row_hashes(0, 1)",
@@ -246,5 +247,17 @@ async fn every_role_is_as_weak_as_it_can_be() {
             ("ringwright_rewind", true, false),
         ]
     );
+    shard.end().await;
+}
+
+#[tokio::test]
+async fn a_subscription_is_given_longer_to_confirm_than_a_standby() {
+    let shard = Shard::start(BOOK).await;
+    let mut mover = connect(&shard.name, Role::Mover).await;
+    let timeout: String = sqlx::query_scalar("SHOW wal_sender_timeout")
+        .fetch_one(&mut mover)
+        .await
+        .unwrap();
+    assert_eq!(timeout, "30s");
     shard.end().await;
 }

@@ -11,8 +11,8 @@ use store::{
     moves::{
         Aborted, Batch as Piece, HandOver, MoveError, Publisher, ShardSession, abort_range, begin_import, confirm,
         drop_publication, drop_slot, drop_subscription, ensure_publication, ensure_slot, ensure_subscription,
-        forget_copy, merge_ranges, observe, roll_forward, rows_outside, set_copy_state, set_source_term, split_range,
-        thaw_now,
+        forget_copy, merge_ranges, observe, resume_copy, roll_forward, rows_outside, set_copy_state, set_source_term,
+        split_range, term, thaw_now,
     },
 };
 use uuid::Uuid;
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     holdings::holdings,
     order_cluster::{
-        databases::Databases,
+        databases::{Answer, Databases},
         masters::{DATABASE, Keeper},
         names,
     },
@@ -35,7 +35,7 @@ macro_rules! at {
     ($databases:expr, $keeper:expr, |$session:ident| $exchange:expr) => {{
         let mut held = $databases.session($keeper).await?;
         let outcome = {
-            let $session = &mut held;
+            let $session: &mut ShardSession = &mut held;
             $exchange.await
         };
         $databases.give_back($keeper, held, &outcome);
@@ -49,7 +49,7 @@ macro_rules! at_both {
         let mut source = $databases.session(&$job.source).await?;
         let mut target = $databases.session(&$job.target).await?;
         let outcome = {
-            let ($source, $target) = (&mut source, &mut target);
+            let ($source, $target): (&mut ShardSession, &mut ShardSession) = (&mut source, &mut target);
             $exchange.await
         };
         // Which of the two an error concerns is not asked: both are opened anew.
@@ -57,6 +57,30 @@ macro_rules! at_both {
         $databases.give_back(&$job.target, target, &outcome);
         outcome
     }};
+}
+
+impl Answer for () {}
+impl Answer for bool {}
+impl Answer for ShardView {}
+/// Why a shard cannot go.
+impl Answer for Option<String> {}
+/// Rows where there should be none.
+impl Answer for Vec<(String, u64)> {}
+
+impl Answer for HandOver {
+    fn is_in_doubt(&self) -> bool {
+        !matches!(self, Self::Done { .. })
+    }
+}
+
+impl Answer for Done {
+    fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::NotYet(_) => true,
+            Self::HandedOver(handed) => handed.held_up.is_some(),
+            _ => false,
+        }
+    }
 }
 
 #[async_trait]
@@ -115,6 +139,14 @@ impl Databases {
                 ..
             } => self.copy(job, *move_id, *source_term, ranges).await,
             Step::AwaitCopy { .. } => Ok(Done::Nothing),
+            Step::Resume {
+                move_id, source_term, ..
+            } => Ok(at_both!(self, job, |source, target| resume(
+                source,
+                target,
+                *move_id,
+                *source_term
+            ))?),
             Step::Split { range, cuts, .. } => Ok(at!(self, &job.source, |session| split(session, *range, cuts))?),
             Step::HandOver {
                 move_id, range, frozen, ..
@@ -310,6 +342,24 @@ async fn split(session: &mut ShardSession, mut range: Range, cuts: &[u64]) -> Re
         range.lo = *cut;
     }
     Ok(Done::Nothing)
+}
+
+/// On its own timeline the source has the slot that was seen.
+async fn resume(
+    source: &mut ShardSession,
+    target: &mut ShardSession,
+    id: MoveId,
+    source_term: Timeline,
+) -> Result<Done, MoveError> {
+    if term(source).await? != source_term {
+        return Ok(Done::NotYet(format!("shard {} has another master", source.shard)));
+    }
+    match resume_copy(target, id).await? {
+        true => Ok(Done::Resumed),
+        false => Ok(Done::NotYet(format!(
+            "the subscription of move {id} met an error, and is switched on again in some seconds"
+        ))),
+    }
 }
 
 /// First the decision, for good; then range by range.

@@ -67,13 +67,16 @@ pub(crate) async fn hand_over_range(
         match hand_over(source, target, &piece, &at_most).await {
             Ok(HandOver::Done { rows, pause, .. }) => {
                 handed.batches.push(Batch { rows, pause });
-                pacing.succeeded(move_id);
+                // One that was found frozen was cut by somebody else.
+                if !frozen {
+                    pacing.succeeded(move_id, rows, pause, limits.max_pause);
+                }
                 pacing.spent(move_id, rows, limits.rows_per_second);
                 rest.lo = hi;
             }
-            Ok(HandOver::Expired { .. }) => {
+            Ok(HandOver::Expired { pause, .. }) => {
                 pacing.expired(move_id);
-                handed.expired += 1;
+                handed.expired.push(pause);
                 break;
             }
             Ok(HandOver::Busy { why }) => {

@@ -192,6 +192,13 @@ impl Course {
         status.estimated_end = (rate > 0).then(|| later(left / rate)).flatten();
     }
 
+    /// A freeze ran into its deadline: nothing changed hands, and writers waited all the same.
+    pub(crate) fn expired(&mut self, pause: Duration) {
+        if let Some(status) = &mut self.status {
+            status.longest_pause_milliseconds = status.longest_pause_milliseconds.max(milliseconds(pause));
+        }
+    }
+
     /// Rows in a second, over the last minute.
     fn rate(&mut self, at: Instant) -> i64 {
         while self
@@ -273,15 +280,18 @@ fn later(seconds: i64) -> Option<Time> {
     Timestamp::from_second(now.checked_add(seconds)?).ok().map(Time)
 }
 
+/// Up to the next whole millisecond: a pause is never told as none.
+fn milliseconds(pause: Duration) -> i64 {
+    i64::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(i64::MAX)
+}
+
 /// How often writes paused for how many milliseconds.
 #[derive(Clone, Debug, Default)]
 struct Pauses(BTreeMap<i64, u64>);
 
 impl Pauses {
     fn add(&mut self, pause: Duration) {
-        // Up to the next whole millisecond: a pause is never told as none.
-        let milliseconds = i64::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
-        *self.0.entry(milliseconds).or_default() += 1;
+        *self.0.entry(milliseconds(pause)).or_default() += 1;
     }
 
     fn longest(&self) -> i64 {

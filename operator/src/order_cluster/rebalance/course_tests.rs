@@ -113,6 +113,18 @@ fn median_and_longest_pause_are_of_all_pauses() {
 }
 
 #[test]
+fn a_freeze_that_ran_into_its_deadline_counts_as_a_pause_and_as_no_batch() {
+    let mut course = Course::default();
+    course.begin(&estimate());
+    course.handed_over(&batch(300, 7), Instant::now());
+    course.expired(Duration::from_millis(104));
+    course.handed_over(&batch(300, 9), Instant::now());
+    let status = course.status().unwrap();
+    assert_eq!((status.longest_pause_milliseconds, status.rows_done), (104, 600));
+    assert_eq!(status.median_pause_milliseconds, 7);
+}
+
+#[test]
 fn neighbours_of_one_move_are_one_range() {
     let range = |lo, hi| Range { lo, hi };
     assert_eq!(count_joined(vec![range(5, 7), range(0, 5), range(9, 10)]), 2);

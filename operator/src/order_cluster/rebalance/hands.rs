@@ -71,6 +71,8 @@ pub(crate) enum Done {
     Begun(MoveId),
     /// Its copy runs.
     Copying,
+    /// Its copy runs again, after an error of the subscription.
+    Resumed,
     /// Batches changed hands.
     HandedOver(HandedOver),
     /// Ranges were undone; others had passed their commit point and were rolled forward.
@@ -85,8 +87,8 @@ pub(crate) enum Done {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HandedOver {
     pub(crate) batches: Vec<Batch>,
-    /// Freezes that ran into their deadline.
-    pub(crate) expired: u32,
+    /// Freezes that ran into their deadline: for how long each held writers up.
+    pub(crate) expired: Vec<Duration>,
     /// Why it did not go on to the end of its range, unless that was the budget.
     pub(crate) held_up: Option<String>,
 }

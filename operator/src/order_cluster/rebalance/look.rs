@@ -92,7 +92,7 @@ impl Look {
             RebalancePhase::Aborting
         } else if any(|s| matches!(s, Step::HandOver { .. } | Step::RollForward { .. } | Step::Split { .. })) {
             RebalancePhase::HandingOver
-        } else if any(|step| matches!(step, Step::Copy { .. } | Step::AwaitCopy { .. })) {
+        } else if any(|step| matches!(step, Step::Copy { .. } | Step::AwaitCopy { .. } | Step::Resume { .. })) {
             RebalancePhase::Copying
         } else if self.begins() {
             RebalancePhase::Planning
@@ -167,6 +167,7 @@ pub(crate) fn ends(step: &Step) -> (Ordinal, Ordinal) {
         Step::Begin { source, target, .. }
         | Step::Copy { source, target, .. }
         | Step::AwaitCopy { source, target, .. }
+        | Step::Resume { source, target, .. }
         | Step::HandOver { source, target, .. }
         | Step::RollForward { source, target, .. }
         | Step::Abort { source, target, .. }

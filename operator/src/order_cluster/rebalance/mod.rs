@@ -16,6 +16,7 @@ mod orders;
 mod pacing;
 mod preflight;
 mod report;
+mod setbacks;
 mod teller;
 
 use std::{

@@ -11,7 +11,8 @@ use std::{
 
 use crds::{RebalancePhase, RebalanceStatus};
 use futures::{StreamExt, stream};
-use moves::{MoveId, ShardView, Step};
+use k8s_openapi::jiff::Timestamp;
+use moves::{MoveId, ShardView, Step, Why};
 use ring::Ordinal;
 use telemetry::chain;
 use tracing::{info, warn};
@@ -24,8 +25,10 @@ use super::{
     orders::{Abort, Orders},
     preflight::{self, Refusal},
     report::{Report, Seen, Standing},
+    setbacks::Setbacks,
     teller::Teller,
 };
+use crate::conditions::now;
 
 /// How many shards are asked at the same time.
 const AT_ONCE: usize = 32;
@@ -61,6 +64,9 @@ pub(crate) struct Mover {
     pauses: Pauses,
     /// Moves whose undoing was told.
     told: BTreeSet<MoveId>,
+    setbacks: Setbacks,
+    /// Why the last move had to be undone, and until when nothing is begun for it.
+    setback: Option<Refusal>,
 }
 
 /// What a round came to.
@@ -83,6 +89,8 @@ impl Mover {
             lanes: Lanes::default(),
             pauses,
             told: BTreeSet::new(),
+            setbacks: Setbacks::default(),
+            setback: None,
         }
     }
 
@@ -93,6 +101,7 @@ impl Mover {
 
     /// One round.
     pub(crate) async fn round(&mut self, orders: &Orders) -> Round {
+        self.setbacks.under(orders.generation);
         let look = self.look(orders).await;
         if look.is_complete(orders) {
             let before = self.course.status().map_or(0, |status| status.ranges_done);
@@ -209,6 +218,11 @@ impl Mover {
                 false => preflight::at_a_glance(orders),
             };
         }
+        if !self.setbacks.is_over(Instant::now())
+            && let Some(refusal) = &self.setback
+        {
+            return Err(refusal.clone());
+        }
         preflight::at_a_glance(orders)?;
         let surveys = self.survey(orders).await?;
         let rows = preflight::in_depth(orders, tokens, &plan.moves, &surveys)?;
@@ -281,15 +295,27 @@ impl Mover {
                     ..
                 },
             ) => self.teller.move_started(*move_id, *source, *target, ranges.len()).await,
+            (Done::Resumed, Step::Resume { move_id, target, .. }) => {
+                let met =
+                    format!("the subscription of move {move_id} met an error; the log of shard {target} tells it");
+                warn!(%move_id, %target, "switched a subscription on again that had met an error");
+                self.course
+                    .failed(&met, "it was switched on again, and goes on from where it was");
+            }
             (Done::HandedOver(handed), _) => self.count(&handed),
             (Done::Aborted { undone, rolled_forward }, Step::Abort { move_id, why, .. }) => {
                 self.course.undone(undone);
+                let asked_for = matches!(why, Why::Requested | Why::TargetLeaves { .. } | Why::Conflict { .. });
                 let why = why.to_string();
                 self.course.failed(
                     &format!("move {move_id} was undone: {why}"),
                     "its ranges stay where they are, and what still has to move is planned anew",
                 );
                 if self.told.insert(*move_id) {
+                    if !asked_for && let Some(wait) = self.setbacks.add(Instant::now()) {
+                        let (why, at) = (why.clone(), in_words(wait));
+                        self.setback = Some(Refusal::AfterSetback { why, at });
+                    }
                     self.teller.move_aborted(*move_id, &why, undone, rolled_forward).await;
                 }
             }
@@ -300,7 +326,10 @@ impl Mover {
                     source,
                     target,
                 },
-            ) if !look.is_aborting(*move_id) => self.teller.move_finished(*move_id, *source, *target).await,
+            ) if !look.is_aborting(*move_id) => {
+                self.setbacks.forget();
+                self.teller.move_finished(*move_id, *source, *target).await;
+            }
             (Done::Cleaned { rows }, Step::Clean { shard, .. }) => {
                 info!(%shard, rows, "deleted rows that have moved");
             }
@@ -317,7 +346,10 @@ impl Mover {
             self.course.handed_over(batch, Instant::now());
             self.teller.batch(batch);
         }
-        self.teller.expired(handed.expired);
+        for pause in &handed.expired {
+            self.course.expired(*pause);
+            self.teller.expired(*pause);
+        }
         if let Some(why) = &handed.held_up {
             self.course.failed(why, "it is tried again in a moment");
         }
@@ -378,5 +410,14 @@ impl Mover {
             seen,
             ..Report::default()
         }
+    }
+}
+
+/// The time in so long, to the second.
+fn in_words(wait: Duration) -> String {
+    let second = now().0.as_second().saturating_add_unsigned(wait.as_secs());
+    match Timestamp::from_second(second) {
+        Ok(time) => time.to_string(),
+        Err(_) => format!("{} s later", wait.as_secs()),
     }
 }

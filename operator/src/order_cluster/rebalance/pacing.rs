@@ -11,9 +11,14 @@ use moves::MoveId;
 
 /// The most rows of a batch.
 pub(crate) const LARGEST_BATCH: u32 = 4_000;
-/// By how many rows a batch that was made smaller grows again with each success: far slower than it shrinks, for what is
-/// too much costs a pause of writes that was for nothing.
-const GROWTH: u32 = 250;
+/// The most rows of a move's first batch: from there it is seen what a batch costs.
+const FIRST_BATCH: u32 = 1_000;
+/// So few rows cost next to nothing to compare: when their pause is long, it is not for the rows.
+const FEW_ROWS: u32 = 100;
+/// By how much a batch grows at most with each success, and shrinks at most: growing is slow, for what is too much costs
+/// a pause of writes that was for nothing.
+const GROWTH: f64 = 1.25;
+const SHRINKAGE: f64 = 0.25;
 
 /// The paces of all moves.
 #[derive(Debug, Default)]
@@ -21,7 +26,8 @@ pub(crate) struct Pacing(Mutex<HashMap<MoveId, Pace>>);
 
 #[derive(Debug)]
 struct Pace {
-    batch: u32,
+    /// None as long as nothing was tried.
+    batch: Option<u32>,
     /// When the next rows may go.
     due: Instant,
 }
@@ -29,22 +35,44 @@ struct Pace {
 impl Pacing {
     /// The most rows of the move's next batch, after so many freezes in a row that ran into their deadline.
     pub(crate) fn batch(&self, id: MoveId, expired_freezes: u32) -> u32 {
+        // What the database remembers counts, where this process knows nothing of it.
+        let halved = |rows: u32| rows.checked_shr(expired_freezes).unwrap_or(0).max(1);
         self.with(id, |pace| {
-            // What the database remembers counts, where this process knows nothing of it.
-            let known = LARGEST_BATCH.checked_shr(expired_freezes).unwrap_or(0).max(1);
-            pace.batch = pace.batch.min(known).max(1);
-            pace.batch
+            let known = pace.batch.unwrap_or_else(|| halved(FIRST_BATCH));
+            *pace.batch.insert(known.min(halved(LARGEST_BATCH)))
         })
     }
 
     /// A batch took too long.
     pub(crate) fn expired(&self, id: MoveId) {
-        self.with(id, |pace| pace.batch = (pace.batch / 2).max(1));
+        self.with(id, |pace| {
+            pace.batch = Some((pace.batch.unwrap_or(FIRST_BATCH) / 2).max(1))
+        });
     }
 
-    /// A batch changed hands.
-    pub(crate) fn succeeded(&self, id: MoveId) {
-        self.with(id, |pace| pace.batch = (pace.batch + GROWTH).min(LARGEST_BATCH));
+    /// A batch of so many rows changed hands in such a pause. The next one is as large as would take half of what a pause
+    /// may take: the rest is for what a pause takes longer than the one before.
+    pub(crate) fn succeeded(&self, id: MoveId, rows: u64, pause: Duration, max_pause: Duration) {
+        let aim = max_pause.as_secs_f64() / 2.0;
+        let factor = (aim / pause.as_secs_f64().max(1e-6)).clamp(SHRINKAGE, GROWTH);
+        self.with(id, |pace| {
+            let batch = pace.batch.unwrap_or(FIRST_BATCH);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a few thousand at most"
+            )]
+            let scaled = (f64::from(batch) * factor).ceil() as u32;
+            pace.batch = Some(if factor < 1.0 {
+                // Further down leads only what ran into its deadline.
+                scaled.max(FEW_ROWS.min(batch))
+            } else if rows.saturating_mul(2) >= u64::from(batch) {
+                scaled.min(LARGEST_BATCH)
+            } else {
+                // A small range was over soon: that says nothing about a large batch.
+                batch
+            });
+        });
     }
 
     /// Rows went: the next wait for their time.
@@ -69,7 +97,7 @@ impl Pacing {
     fn with<T>(&self, id: MoveId, work: impl FnOnce(&mut Pace) -> T) -> T {
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         work(paces.entry(id).or_insert_with(|| Pace {
-            batch: LARGEST_BATCH,
+            batch: None,
             due: Instant::now(),
         }))
     }
@@ -83,29 +111,66 @@ mod tests {
 
     const ID: MoveId = MoveId(Uuid::from_u128(1));
 
+    const MAX: Duration = Duration::from_millis(100);
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
     #[test]
-    fn a_batch_is_halved_down_to_one_row_and_grows_slowly() {
+    fn a_batch_that_ran_into_its_deadline_is_halved_down_to_one_row() {
         let pacing = Pacing::default();
-        assert_eq!(pacing.batch(ID, 0), 4_000);
-        for rows in [2_000, 1_000, 500] {
-            pacing.expired(ID);
+        for rows in [1_000, 500, 250, 125] {
             assert_eq!(pacing.batch(ID, 0), rows);
+            pacing.expired(ID);
         }
-        pacing.succeeded(ID);
-        assert_eq!(pacing.batch(ID, 0), 750);
         for _ in 0..20 {
             pacing.expired(ID);
         }
         assert_eq!(pacing.batch(ID, 0), 1);
-        for _ in 0..20 {
-            pacing.succeeded(ID);
+        pacing.succeeded(ID, 1, ms(5), MAX);
+        assert_eq!(pacing.batch(ID, 0), 2, "there is a way up again");
+    }
+
+    #[test]
+    fn batches_come_to_take_half_of_the_longest_pause_and_stay_there() {
+        let pacing = Pacing::default();
+        // 10 ms, and 20 us a row: half of the longest pause is 2,000 rows.
+        for round in 0..50 {
+            let rows = pacing.batch(ID, 0);
+            let pause = ms(10) + Duration::from_micros(20) * rows;
+            assert!(pause <= ms(55), "{pause:?} in round {round}");
+            pacing.succeeded(ID, rows.into(), pause, MAX);
         }
-        assert_eq!(pacing.batch(ID, 0), 4_000);
+        assert!(
+            (1_900..=2_100).contains(&pacing.batch(ID, 0)),
+            "{}",
+            pacing.batch(ID, 0)
+        );
+    }
+
+    #[test]
+    fn a_batch_shrinks_quickly_and_grows_slowly() {
+        let pacing = Pacing::default();
+        pacing.succeeded(ID, 1_000, ms(90), MAX);
+        assert_eq!(pacing.batch(ID, 0), 556);
+        pacing.succeeded(ID, 556, ms(5), MAX);
+        assert_eq!(pacing.batch(ID, 0), 695);
+        pacing.succeeded(ID, 20, ms(5), MAX);
+        assert_eq!(pacing.batch(ID, 0), 695, "a small range says nothing");
+        for _ in 0..20 {
+            pacing.succeeded(ID, 4_000, ms(5), MAX);
+        }
+        assert_eq!(pacing.batch(ID, 0), LARGEST_BATCH);
+        for _ in 0..20 {
+            pacing.succeeded(ID, 4_000, ms(99), MAX);
+        }
+        assert_eq!(pacing.batch(ID, 0), FEW_ROWS, "a pause that is not for its rows");
     }
 
     #[test]
     fn a_new_operator_goes_on_with_the_size_that_the_database_tells() {
-        assert_eq!(Pacing::default().batch(ID, 3), 500);
+        assert_eq!(Pacing::default().batch(ID, 3), 125);
         assert_eq!(Pacing::default().batch(ID, 40), 1);
     }
 

@@ -26,6 +26,9 @@ pub(crate) enum Refusal {
         "keys do not move yet where shards accept no write without a standby ({0}); set spec.postgres.durability to preferred while they move"
     )]
     Strict(String),
+    /// A move had to be undone a moment ago. `at` in words, so that the same wait is always told alike.
+    #[error("a move had to be undone ({why}); what still has to move is planned anew at {at}")]
+    AfterSetback { why: String, at: String },
     #[error("{0}")]
     Unreachable(String),
     #[error(

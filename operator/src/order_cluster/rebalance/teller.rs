@@ -1,6 +1,6 @@
 //! What a mover says on the cluster's resource, and counts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crds::RebalanceStatus;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -114,15 +114,14 @@ impl Teller {
         }
     }
 
-    /// So many freezes ran into their deadline.
-    pub(crate) fn expired(&self, freezes: u32) {
-        if freezes > 0 {
-            let metrics = &self.context.metrics.rebalance;
-            metrics
-                .freezes_expired
-                .get_or_create(&self.labels)
-                .inc_by(freezes.into());
-        }
+    /// A freeze ran into its deadline, and held writers up for so long.
+    pub(crate) fn expired(&self, pause: Duration) {
+        let metrics = &self.context.metrics.rebalance;
+        metrics.freezes_expired.get_or_create(&self.labels).inc();
+        metrics
+            .pause_seconds
+            .get_or_create(&self.labels)
+            .observe(pause.as_secs_f64());
     }
 
     /// So many copies are under way.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use ring::Range;
+use ring::{Ordinal, Range};
 use secrecy::ExposeSecret;
 
 use super::pair::{Pair, batch, claim_at, count_claims, drop_replication, write_claims};
-use crate::moves::{self, Aborted, ShardSession};
+use crate::admin;
+use crate::moves::{self, Aborted, CopyState, ShardSession};
 use crate::tests::shards::run;
 
 const RANGE: Range = Range { lo: 0, hi: 1 << 31 };
@@ -113,5 +114,95 @@ async fn a_slot_is_made_only_on_the_timeline_that_was_written_down() {
     moves::drop_slot(source, move_id).await.unwrap();
     moves::drop_slot(source, move_id).await.unwrap();
     assert_eq!(moves::observe(source).await.unwrap().slots, []);
+    pair.end().await;
+}
+
+/// A worker that meets an error disables its subscription, in a transaction of its own: here a session does it, that
+/// commits only when the operator waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_its_worker_changes_at_the_same_moment_is_dropped_all_the_same() {
+    let mut pair = Pair::start().await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    let mut worker = pair.shards.superuser(Ordinal(1)).await;
+    let mut onlooker = pair.shards.superuser(Ordinal(1)).await;
+    let name = move_id.replication_name();
+    run(
+        &mut worker,
+        format!("BEGIN; UPDATE pg_subscription SET subenabled = false WHERE subname = '{name}'"),
+    )
+    .await;
+    let (_, target) = pair.ends(0);
+    let operator = admin::backend(&mut target.conn).await.unwrap();
+    let worker_commits = async {
+        let began = std::time::Instant::now();
+        while admin::blockers(&mut onlooker, operator).await.unwrap() != Some(1) {
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody waits for the worker");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        run(&mut worker, "COMMIT").await;
+    };
+    let (dropped, ()) = tokio::join!(moves::drop_subscription(target, move_id), worker_commits);
+    dropped.unwrap();
+    assert_eq!(moves::observe(target).await.unwrap().subscriptions, []);
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_lost_its_connection_is_switched_on_again_and_misses_nothing() {
+    let mut pair = Pair::start().await;
+    write_claims(&mut pair.sessions[0], [1]).await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    let (source, target) = pair.ends(0);
+    assert!(!moves::resume_copy(target, move_id).await.unwrap(), "it runs");
+    let sender = format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}'",
+        move_id.replication_name()
+    );
+    run(&mut source.conn, sender).await;
+    wait_until_stopped(target).await;
+    run(&mut source.conn, claim_at(2)).await;
+    assert!(moves::resume_copy(target, move_id).await.unwrap());
+    assert_eq!(moves::copies(target).await.unwrap()[0].resumes, 1);
+    pair.hand_over(0, &batch(move_id, 0, 1 << 31)).await;
+    let (_, target) = pair.ends(0);
+    assert_eq!(count_claims(target).await, 2);
+    assert_eq!(
+        moves::copies(target).await.unwrap()[0].resumes,
+        0,
+        "it has shown that it works"
+    );
+    pair.finish(0, move_id).await;
+    pair.assert_settled().await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_does_not_pass_is_met_again_counted_and_waited_for_longer() {
+    let mut pair = Pair::start().await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    let (source, target) = pair.ends(0);
+    // The same row is there already: a conflict.
+    let row = claim_at(7);
+    let there = format!("SET session_replication_role = replica; {row}; RESET session_replication_role");
+    run(&mut target.conn, there).await;
+    run(&mut source.conn, row).await;
+    wait_until_stopped(target).await;
+    assert!(moves::resume_copy(target, move_id).await.unwrap());
+    wait_until_stopped(target).await;
+    let last_time = |when: &str| format!("UPDATE ringwright.copies SET resumed_at = {when}");
+    run(&mut target.conn, last_time("clock_timestamp()")).await;
+    assert!(!moves::resume_copy(target, move_id).await.unwrap(), "a moment ago");
+    run(&mut target.conn, last_time("clock_timestamp() - interval '2 s'")).await;
+    assert!(moves::resume_copy(target, move_id).await.unwrap());
+    wait_until_stopped(target).await;
+    assert_eq!(moves::copies(target).await.unwrap()[0].resumes, 2);
+    moves::set_copy_state(target, move_id, CopyState::Aborting, Some("a test"))
+        .await
+        .unwrap();
+    run(&mut target.conn, last_time("NULL")).await;
+    assert!(
+        !moves::resume_copy(target, move_id).await.unwrap(),
+        "what is being undone stays off"
+    );
     pair.end().await;
 }

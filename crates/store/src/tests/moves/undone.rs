@@ -1,6 +1,8 @@
 //! Moves that are given up, at every point, and operators that die.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use futures::future::BoxFuture;
 use ring::{Ordinal, Range};
@@ -8,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::pair::{Pair, batch, claim_at, clean, count_claims, drop_replication, patient, row_at, write_claims};
 use crate::moves::{self, Aborted, Batch, CopyState, HandOver, MoveId, RangeState, at_checkpoint};
-use crate::tests::shards::{refusal, run};
+use crate::tests::shards::{refusal, run, superuser};
 
 const RANGE: Range = Range {
     lo: 0x1000,
@@ -287,6 +289,47 @@ async fn a_copy_that_differs_is_found_and_its_range_goes_on_being_written() {
     assert!(matches!(outcome, Err(moves::MoveError::Differs { .. })), "{outcome:?}");
     assert_eq!(refusal(&mut source.conn, claim_at(0x3000)).await, "accepted");
     assert_eq!(abort(&mut pair, move_id).await, [Aborted::Undone]);
+    assert_undone(&mut pair).await;
+    pair.end().await;
+}
+
+/// As a row does that the target has before it is visible at the source, whose commit still waits for a standby.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_differs_in_one_look_and_not_in_the_next_is_no_wrong_copy() {
+    let mut pair = with_rows().await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    let ours = batch(move_id, RANGE.lo, RANGE.hi);
+    let shifted = |by: &str| {
+        format!(
+            "SET session_replication_role = replica;
+             UPDATE ringwright.contact_claims SET created_at = created_at {by} interval '1 s'
+             WHERE claim_id < '70000000-0000-0000-0000-000000000000'"
+        )
+    };
+    let mut meddler = pair.shards.superuser(Ordinal(1)).await;
+    run(&mut meddler, shifted("+")).await;
+    let database = pair.shards.database(1).to_owned();
+    let back = shifted("-");
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    let mend = move || -> BoxFuture<'static, ()> {
+        let (database, back, first) = (database.clone(), back.clone(), counted.fetch_add(1, SeqCst) == 0);
+        Box::pin(async move {
+            if first {
+                run(&mut superuser(&database).await, back).await;
+            }
+        })
+    };
+    let (source, target) = pair.ends(0);
+    let found = at_checkpoint("looked", mend, moves::pre_verify(source, target, &ours, 100))
+        .await
+        .unwrap();
+    assert_eq!((looks.load(SeqCst), found.differing), (1, Vec::new()));
+    run(&mut meddler, shifted("+")).await;
+    let (source, target) = pair.ends(0);
+    let found = moves::pre_verify(source, target, &ours, 100).await.unwrap();
+    assert_eq!(found.differing.len(), 1, "it differs in every look");
+    abort(&mut pair, move_id).await;
     assert_undone(&mut pair).await;
     pair.end().await;
 }
