@@ -13,10 +13,10 @@ use crate::{
     SlotRow, Step, SubscriptionRow, TableCopy, Timeline, WalStatus, Why, Wish, next_steps,
 };
 
-const S: Ordinal = Ordinal(0);
-const T: Ordinal = Ordinal(1);
+pub(super) const S: Ordinal = Ordinal(0);
+pub(super) const T: Ordinal = Ordinal(1);
 
-fn wish(ordinals: impl IntoIterator<Item = u16>) -> Wish {
+pub(super) fn wish(ordinals: impl IntoIterator<Item = u16>) -> Wish {
     Wish {
         may_own: ordinals
             .into_iter()
@@ -35,7 +35,7 @@ fn alone() -> Databases {
     databases
 }
 
-fn steps(databases: &Databases, wish: &Wish) -> Vec<Step> {
+pub(super) fn steps(databases: &Databases, wish: &Wish) -> Vec<Step> {
     let steps = next_steps(&databases.shards, wish);
     assert_eq!(steps.blocked, []);
     steps.steps
@@ -49,7 +49,7 @@ fn work(databases: &mut Databases, wish: &Wish) {
 }
 
 /// Shard 0 gives a half to shard 1: begun, its replication set up, and copied.
-fn copied() -> (Databases, MoveId) {
+pub(super) fn copied() -> (Databases, MoveId) {
     let (mut databases, wish) = (alone(), wish([0, 1]));
     for _ in 0..3 {
         work(&mut databases, &wish);
@@ -61,7 +61,7 @@ fn copied() -> (Databases, MoveId) {
 }
 
 /// The same, with the rows of source and target cut alike.
-fn cut() -> (Databases, MoveId) {
+pub(super) fn cut() -> (Databases, MoveId) {
     let (mut databases, move_id) = copied();
     for step in steps(&databases, &wish([0, 1])) {
         if matches!(step, Step::Split { .. }) {
@@ -72,7 +72,7 @@ fn cut() -> (Databases, MoveId) {
 }
 
 /// The batch that would be handed over next.
-fn batch(databases: &Databases) -> Range {
+pub(super) fn batch(databases: &Databases) -> Range {
     let all = steps(databases, &wish([0, 1]));
     let batch = all.iter().find_map(|step| match step {
         Step::HandOver { range, .. } => Some(*range),
@@ -81,7 +81,7 @@ fn batch(databases: &Databases) -> Range {
     batch.unwrap_or_else(|| panic!("nothing to hand over: {all:?}"))
 }
 
-fn why(databases: &Databases, wish: &Wish) -> Why {
+pub(super) fn why(databases: &Databases, wish: &Wish) -> Why {
     match &steps(databases, wish)[..] {
         [Step::Abort { why, .. }] => why.clone(),
         other => panic!("no abort, but {other:?}"),
@@ -175,70 +175,6 @@ fn what_a_copy_rests_on_makes_it_void_when_it_is_gone() {
     let freezes = MAX_EXPIRED_FREEZES;
     let expired = void(|all, _| all.view(T).copies[0].expired_freezes = MAX_EXPIRED_FREEZES);
     assert_eq!(expired, Why::FreezesExpire { freezes });
-}
-
-#[test]
-fn a_subscription_that_met_an_error_is_switched_on_again_so_often_and_then_its_move_is_undone() {
-    let wish = wish([0, 1]);
-    let (mut databases, move_id) = cut();
-    databases.write(0x80);
-    for resumes in 0..MAX_RESUMES {
-        databases.view(T).subscriptions[0].enabled = false;
-        let resume = steps(&databases, &wish);
-        let expected = Step::Resume {
-            move_id,
-            source: S,
-            target: T,
-            source_term: Timeline(1),
-        };
-        assert_eq!(resume, [expected], "after {resumes} times");
-        carry_out(&mut databases, &resume[0]);
-        assert!(databases.shards[&T].subscriptions[0].enabled);
-        assert_eq!(databases.shards[&T].copies[0].resumes, resumes + 1);
-        assert!(matches!(steps(&databases, &wish)[..], [Step::HandOver { .. }]));
-    }
-    databases.view(T).subscriptions[0].enabled = false;
-    assert!(matches!(why(&databases, &wish), Why::SubscriptionFailed { .. }));
-}
-
-#[test]
-fn a_subscription_is_not_switched_on_again_over_what_makes_its_copy_void() {
-    let wish = wish([0, 1]);
-    let stopped = |change: fn(&mut Databases, MoveId)| {
-        let (mut databases, move_id) = copied();
-        databases.view(T).subscriptions[0].enabled = false;
-        change(&mut databases, move_id);
-        why(&databases, &wish)
-    };
-    assert_eq!(stopped(|all, id| all.drop_slot(S, id)), Why::Missing { what: "slot" });
-    assert_eq!(stopped(|all, _| all.view(S).slots[0].invalidated = true), Why::LogLost);
-    assert!(matches!(
-        stopped(|all, _| all.fail_over(S)),
-        Why::SourceFailedOver { .. }
-    ));
-}
-
-#[test]
-fn a_batch_that_is_frozen_goes_on_beside_a_subscription_that_is_switched_on_again() {
-    let (mut databases, move_id) = cut();
-    let range = batch(&databases);
-    databases.freeze(S, T, move_id, range);
-    databases.view(T).subscriptions[0].enabled = false;
-    let both = steps(&databases, &wish([0, 1]));
-    assert!(
-        matches!(both[..], [Step::Resume { .. }, Step::HandOver { frozen: true, .. }]),
-        "{both:?}"
-    );
-}
-
-#[test]
-fn who_resumes_a_copy_late_changes_nothing_after_its_abort() {
-    let (mut databases, move_id) = copied();
-    databases.view(T).subscriptions[0].enabled = false;
-    let late = steps(&databases, &wish([0, 1]));
-    databases.set_copy_state(T, move_id, CopyState::Aborting);
-    carry_out(&mut databases, &late[0]);
-    assert!(!databases.shards[&T].subscriptions[0].enabled);
 }
 
 #[test]

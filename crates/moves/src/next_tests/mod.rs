@@ -4,3 +4,5 @@ mod answers;
 mod databases;
 mod operator;
 mod random;
+mod remains;
+mod resuming;
