@@ -1,5 +1,4 @@
-//! Cargo, always with the lock file, and in one profile for everything that a run needs: two would compile every
-//! dependency twice.
+//! Cargo, always with the lock file.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,9 +15,9 @@ pub(crate) const PROGRAMS: [&str; 4] = ["operator", "order-api", "notifier", "sm
 /// How the programs are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// For trials and tests: in a fraction of the time, and with every overflow and debug assertion checked.
+    /// In a fraction of the time: for unit tests and for a first look.
     Dev,
-    /// What is shipped and what is measured.
+    /// What is shipped, and so what is judged under load and measured.
     Release,
 }
 

@@ -18,7 +18,6 @@ use hermetic_cluster::tools::{self, Tools};
 
 use self::servers::Servers;
 use self::suites::{END_TO_END_DEADLINE, Environment, Suites};
-use crate::cargo::Profile;
 use crate::place::Place;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
@@ -32,26 +31,26 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     let instance = instances::test()?;
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
-    let built = run.stage("build", Some(()), |stage, ()| {
-        suites::build_everything(stage, workspace)
-    });
-    let built = built.as_ref();
+    let suites = run.stage("tests", Some(()), |stage, ()| suites::build_unit(stage, workspace));
     run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
     run.stage("dependencies", Some(()), |stage, ()| {
         lints::dependencies(stage, workspace)
     });
 
-    let images = run.stage("images", built.zip(ready), |stage, (built, _)| {
-        images::build(stage, workspace, &built.programs, false)
+    let built = run.stage("programs", Some(()), |stage, ()| {
+        suites::build_end_to_end(stage, workspace)
+    });
+    let images = run.stage("images", built.as_ref().zip(ready), |stage, ((programs, _), _)| {
+        images::build(stage, workspace, programs, false)
     });
     let servers = run.stage("test servers", images.as_ref(), |stage, images| {
         Servers::start(stage, images)
     });
     run.stage(
         "unit and property tests",
-        built.zip(servers.as_ref()),
-        |stage, (built, servers)| {
-            built.unit.run_unit(stage, workspace, &servers.environment());
+        suites.as_ref().zip(servers.as_ref()),
+        |stage, (suites, servers)| {
+            suites.run_unit(stage, workspace, &servers.environment());
             Ok(())
         },
     );
@@ -77,11 +76,16 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
             Ok(place)
         },
     );
-    run.stage("end-to-end tests", built.zip(supplied), |stage, (built, place)| {
-        let environment = end_to_end_environment(workspace, place, &instance)?;
-        built.end_to_end.run(stage, END_TO_END_DEADLINE, &environment, None);
-        Ok(())
-    });
+    let against_programs = built.as_ref().map(|(_, suites)| suites);
+    run.stage(
+        "end-to-end tests",
+        against_programs.zip(supplied),
+        |stage, (suites, place)| {
+            let environment = end_to_end_environment(workspace, place, &instance)?;
+            suites.run(stage, END_TO_END_DEADLINE, &environment, None);
+            Ok(())
+        },
+    );
     // The place holds the instance's lock.
     drop(place);
     run.stage("cluster away", tools, |stage, _| Ok(instance.stop(&stage.progress())?));
@@ -152,7 +156,7 @@ pub(crate) fn charts(workspace: &Workspace) -> Result<ExitCode> {
 pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
     let mut run = Runner::new("e2e", workspace)?;
     let instance = instances::test()?;
-    let ready = running_cluster(&mut run, workspace, &instance, Profile::Dev);
+    let ready = running_cluster(&mut run, workspace, &instance);
     run.stage("end-to-end tests", ready.as_ref(), |stage, (suites, place)| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         suites.run(stage, END_TO_END_DEADLINE, &environment, filter);
@@ -162,16 +166,9 @@ pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<
 }
 
 /// The test cluster as it runs, or a new one, with today's images; and the tests.
-fn running_cluster(
-    run: &mut Runner,
-    workspace: &Workspace,
-    instance: &Instance,
-    profile: Profile,
-) -> Option<(Suites, Place)> {
+fn running_cluster(run: &mut Runner, workspace: &Workspace, instance: &Instance) -> Option<(Suites, Place)> {
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
-    let built = run.stage("programs", ready, |stage, _| {
-        suites::build_end_to_end(stage, workspace, profile)
-    });
+    let built = run.stage("programs", ready, |stage, _| suites::build_end_to_end(stage, workspace));
     let images = run.stage("images", built.as_ref(), |stage, (programs, _)| {
         images::build(stage, workspace, programs, false)
     });

@@ -38,7 +38,7 @@ pub(crate) struct Seeds {
 pub(crate) fn test_moves(workspace: &Workspace, seeds: Seeds) -> Result<ExitCode> {
     let mut run = Runner::new("test-moves", workspace)?;
     let instance = instances::test()?;
-    let ready = running_cluster(&mut run, workspace, &instance, Profile::Release);
+    let ready = running_cluster(&mut run, workspace, &instance);
     run.stage("model of the protocol", ready.as_ref(), |stage, _| {
         let deep = Environment::from([("RINGWRIGHT_MODEL", "deep".to_owned())]);
         suites::build_model(stage, workspace)?.run(stage, MODEL_DEADLINE, &deep, None);
@@ -102,7 +102,7 @@ fn campaign(
 /// Measures a scale-out under load and shows the figures.
 pub(crate) fn bench_scale_out(run: &mut Runner, workspace: &Workspace, orders: usize) -> Result<()> {
     let instance = instances::test()?;
-    let ready = running_cluster(run, workspace, &instance, Profile::Release);
+    let ready = running_cluster(run, workspace, &instance);
     run.stage("scale-out under load", ready.as_ref(), |stage, (_, place)| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let mut command = moves(workspace, BENCH_DEADLINE, &environment);

@@ -65,40 +65,19 @@ struct Harness {
     test: bool,
 }
 
-/// What `make test` runs.
-pub(crate) struct Everything {
-    pub(crate) programs: Programs,
-    /// Tests that need no cluster.
-    pub(crate) unit: Suites,
-    /// Tests that do.
-    pub(crate) end_to_end: Suites,
-}
-
-/// Compiles all tests, and the programs of the images. In one go: cargo then chooses the features of each dependency once.
-pub(crate) fn build_everything(stage: &Stage, workspace: &Workspace) -> Result<Everything> {
-    let mut arguments = vec!["--workspace", "--tests", "--features", CLUSTER];
-    arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
-    let suites = compile(stage, workspace, Profile::Dev, &arguments)?;
-    let (end_to_end, unit) = suites.0.into_iter().partition(Suite::is_end_to_end);
-    Ok(Everything {
-        programs: Programs::gather(workspace, Profile::Dev)?,
-        unit: Suites(unit),
-        end_to_end: Suites(end_to_end),
-    })
-}
-
-/// Compiles the tests that need no cluster.
+/// Compiles the tests that need no cluster: optimising what runs for seconds would take many minutes.
 pub(crate) fn build_unit(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
     compile(stage, workspace, Profile::Dev, &["--workspace", "--tests"])
 }
 
-/// Compiles the programs of the images and the tests that run against them.
-pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace, profile: Profile) -> Result<(Programs, Suites)> {
+/// Compiles the programs of the images and the tests that run against them, as they are shipped: load and judge share the
+/// cores with what they look at. In one go: cargo then chooses the features of each dependency once.
+pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace) -> Result<(Programs, Suites)> {
     let mut arguments = vec!["--features", CLUSTER, "--bin", CAMPAIGN];
     arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
     arguments.extend(END_TO_END.iter().flat_map(|name| ["--test", *name]));
-    let suites = compile(stage, workspace, profile, &arguments)?;
-    Ok((Programs::gather(workspace, profile)?, suites))
+    let suites = compile(stage, workspace, Profile::Release, &arguments)?;
+    Ok((Programs::gather(workspace, Profile::Release)?, suites))
 }
 
 /// Compiles the model of moves for a long search.
@@ -161,10 +140,6 @@ impl Suites {
 }
 
 impl Suite {
-    fn is_end_to_end(&self) -> bool {
-        END_TO_END.iter().any(|name| self.name == format!("e2e: {name}"))
-    }
-
     fn run(&self, stage: &Stage, deadline: &str, environment: &Environment, filter: Option<&str>) {
         // In the foreground: else timeout makes a process group of its own, which Ctrl-C does not reach.
         let mut command = Command::new("timeout");
