@@ -41,6 +41,16 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
+impl Reply {
+    /// What is wrong with it, if the API is to blame.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self {
+            Self::None(why) => Some(why.clone()),
+            Self::Answer(answer) => (answer.status >= 500).then(|| format!("{} {}", answer.status, answer.body)),
+        }
+    }
+}
+
 impl Answer {
     pub(super) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).and_then(|value| value.to_str().ok());

@@ -32,6 +32,8 @@ struct Inner {
     recorder: Recorder,
     latency: Latency,
     population: Mutex<Population>,
+    /// The last answer that nobody should get, for whoever asks why.
+    trouble: Mutex<Option<String>>,
     /// Where the mobile numbers of this run begin.
     run: u32,
 }
@@ -53,6 +55,7 @@ impl Client {
             recorder,
             latency: Latency::new("filling"),
             population: Mutex::default(),
+            trouble: Mutex::default(),
             run: rand::random::<u32>() % 100_000_000,
         }))
     }
@@ -233,7 +236,17 @@ impl Client {
         let start = clock.now();
         let reply = self.0.caller.send(method, path, headers, body).await;
         let end = clock.now();
+        if let Some(trouble) = reply.trouble() {
+            let told = format!("{method} {path}, {} ms: {trouble}", (end.0 - start.0) / 1_000_000);
+            *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        }
         (Span { start, end }, reply)
+    }
+
+    /// The last request that failed, and its answer.
+    pub fn last_trouble(&self) -> String {
+        let trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.clone().unwrap_or_else(|| "no request failed".to_owned())
     }
 
     fn saw(&self, key: uuid::Uuid, span: Span, mode: Mode, sent: &ReadTokens, seen: Sight) -> Ending {

@@ -8,8 +8,8 @@ use futures::StreamExt;
 use super::client::{Client, Ending};
 use super::request::Request;
 
-/// Requests under way at once.
-const AT_ONCE: usize = 24;
+/// Requests under way at once. Of a batch the API places eight orders at a time; more than all connections would queue.
+const AT_ONCE: usize = 6;
 /// Orders of one request: the most that the API takes. All of one user, so that it is one transaction on one shard.
 const ORDERS_A_REQUEST: usize = 100;
 /// Fewer users would make ranges of very unequal weight; a small load has one for ten orders.
@@ -50,7 +50,12 @@ async fn at_once(client: &Client, requests: impl Iterator<Item = Request>) -> Re
     });
     let mut work = work.buffer_unordered(AT_ONCE);
     while let Some(ending) = work.next().await {
-        ensure!(ending? == Ending::Well, "the API failed while nothing disturbed it");
+        let ending = ending?;
+        ensure!(
+            ending == Ending::Well,
+            "the API failed while nothing disturbed it: {}",
+            client.last_trouble()
+        );
     }
     Ok(())
 }

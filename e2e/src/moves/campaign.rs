@@ -253,7 +253,9 @@ impl Run<'_> {
         println!("{}", measure::table(&phases));
         let failed = phases.iter().map(|phase| phase.failed()).sum();
         if failed > 0 && !self.campaign.masters_die {
-            self.complaints.push(format!("{failed} requests failed"));
+            let last = self.client.last_trouble();
+            self.complaints
+                .push(format!("{failed} requests failed, the last one: {last}"));
         }
         let mut report = report(&found);
         for complaint in &self.complaints {

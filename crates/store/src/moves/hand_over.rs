@@ -32,15 +32,24 @@ pub struct HandOverLimits {
     pub long_holder: Duration,
 }
 
+impl HandOverLimits {
+    /// For pauses of at most this long. What would take a tenth of it is waited for before, not in the pause.
+    pub fn within(pause: Duration) -> Self {
+        let milliseconds = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            pause,
+            gate: Duration::from_secs(2),
+            // A tenth of the pause, for an apply worker that takes 6.5 MB a second.
+            apply_lag_bytes: milliseconds.saturating_mul(650),
+            standby_lag: pause / 10,
+            long_holder: pause / 5,
+        }
+    }
+}
+
 impl Default for HandOverLimits {
     fn default() -> Self {
-        Self {
-            pause: Duration::from_millis(100),
-            gate: Duration::from_secs(2),
-            apply_lag_bytes: 64 * 1024,
-            standby_lag: Duration::from_millis(10),
-            long_holder: Duration::from_millis(20),
-        }
+        Self::within(Duration::from_millis(100))
     }
 }
 

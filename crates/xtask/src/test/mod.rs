@@ -17,7 +17,7 @@ use hermetic_cluster::Instance;
 use hermetic_cluster::tools::{self, Tools};
 
 use self::servers::Servers;
-use self::suites::{END_TO_END_DEADLINE, Environment, Suites};
+use self::suites::{END_TO_END_DEADLINE, Environment, MOVES, PLATFORM, Suites};
 use crate::place::Place;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
@@ -38,7 +38,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     });
 
     let built = run.stage("programs", Some(()), |stage, ()| {
-        suites::build_end_to_end(stage, workspace)
+        suites::build_end_to_end(stage, workspace, &[PLATFORM])
     });
     let images = run.stage("images", built.as_ref().zip(ready), |stage, ((programs, _), _)| {
         images::build(stage, workspace, programs, false)
@@ -168,7 +168,9 @@ pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<
 /// The test cluster as it runs, or a new one, with today's images; and the tests.
 fn running_cluster(run: &mut Runner, workspace: &Workspace, instance: &Instance) -> Option<(Suites, Place)> {
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
-    let built = run.stage("programs", ready, |stage, _| suites::build_end_to_end(stage, workspace));
+    let built = run.stage("programs", ready, |stage, _| {
+        suites::build_end_to_end(stage, workspace, &[PLATFORM, MOVES])
+    });
     let images = run.stage("images", built.as_ref(), |stage, (programs, _)| {
         images::build(stage, workspace, programs, false)
     });

@@ -12,10 +12,12 @@ use crate::stage::{Stage, Tally};
 use crate::test::libtest::Counter;
 use crate::workspace::Workspace;
 
-/// The package's feature without which cargo passes over the test programs that need a running cluster ...
+/// The package's feature without which cargo passes over the test programs that need a running cluster.
 const CLUSTER: &str = "e2e/cluster";
-/// ... which are these.
-const END_TO_END: [&str; 2] = ["platform", "moves"];
+/// The test program of everything but moves.
+pub(crate) const PLATFORM: &str = "platform";
+/// That of moves. Not part of `make test` yet: it has not been seen to pass.
+pub(crate) const MOVES: &str = "moves";
 /// The program of the long campaign and the benchmark.
 const CAMPAIGN: &str = "moves";
 /// The test program of the model.
@@ -72,10 +74,10 @@ pub(crate) fn build_unit(stage: &Stage, workspace: &Workspace) -> Result<Suites>
 
 /// Compiles the programs of the images and the tests that run against them, as they are shipped: load and judge share the
 /// cores with what they look at. In one go: cargo then chooses the features of each dependency once.
-pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace) -> Result<(Programs, Suites)> {
+pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace, tests: &[&str]) -> Result<(Programs, Suites)> {
     let mut arguments = vec!["--features", CLUSTER, "--bin", CAMPAIGN];
     arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
-    arguments.extend(END_TO_END.iter().flat_map(|name| ["--test", *name]));
+    arguments.extend(tests.iter().flat_map(|name| ["--test", *name]));
     let suites = compile(stage, workspace, Profile::Release, &arguments)?;
     Ok((Programs::gather(workspace, Profile::Release)?, suites))
 }

@@ -60,10 +60,7 @@ pub(crate) async fn hand_over_range(
             set_copy_state(target, move_id, CopyState::Aborting, Some(&why)).await?;
             return Ok(Done::NotYet(why));
         }
-        let at_most = HandOverLimits {
-            pause: limits.max_pause,
-            ..HandOverLimits::default()
-        };
+        let at_most = HandOverLimits::within(limits.max_pause);
         match hand_over(source, target, &piece, &at_most).await {
             Ok(HandOver::Done { rows, pause, .. }) => {
                 handed.batches.push(Batch { rows, pause });
