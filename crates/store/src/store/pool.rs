@@ -148,8 +148,8 @@ impl Pool {
                 pool.keep(unclaimed);
             }
             drop(turn);
-            // It is somebody's turn.
-            pool.places.change.notify_one();
+            // It is somebody's turn; of those who wait, some have had theirs and would let it pass.
+            pool.places.change.notify_waiters();
         });
         Some(receiver)
     }
@@ -234,7 +234,7 @@ impl Drop for Waiting<'_> {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
-        self.0.change.notify_one();
+        self.0.change.notify_waiters();
     }
 }
 
