@@ -10,7 +10,8 @@ use super::request::Request;
 
 /// Requests under way at once. Of a batch the API places eight orders at a time; more than all connections would queue.
 const AT_ONCE: usize = 6;
-/// Orders of one request: the most that the API takes. All of one user, so that it is one transaction on one shard.
+/// Orders of one request: the most that the API takes. All of one user, so all on one shard, each in a transaction of its
+/// own.
 const ORDERS_A_REQUEST: usize = 100;
 /// Fewer users would make ranges of very unequal weight; a small load has one for ten orders.
 const FEWEST_USERS: usize = 500;

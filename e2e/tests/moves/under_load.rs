@@ -6,8 +6,8 @@ use e2e::moves::{Campaign, Summary};
 /// Enough for several batches in each move: a batch has at most 4,000 rows, an order comes with the row of its key, and
 /// the load adds more than is there before.
 const ORDERS: usize = 10_000;
-/// What two cores serve beside a Kubernetes of three nodes and ten databases without falling behind. More is for
-/// `make test-moves`.
+/// Fewer than in `make test-moves`: beside a Kubernetes of three nodes and ten databases, two cores have much to do with
+/// these already.
 const RATE: u32 = 200;
 
 async fn run(seed: u64, masters_die: bool) -> Result<Summary> {

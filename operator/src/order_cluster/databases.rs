@@ -31,8 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// writes into the list, and so may promote, only when that member has flushed the master's log as far as it reached when
 /// the addition took effect (`SyncHandler` in its `postgresql/sync.py`): all that was committed before, and what comes
 /// after waits for it by itself. (With a quorum it may be listed earlier, and is promoted only with so many votes that one
-/// comes from a member that has the commit.) Only with asynchronous commit can a member that was added a moment ago be promoted without
-/// a step that the list did not ask it for; that is bounded by this, and by the copy such a member begins with.
+/// comes from a member that has the commit.) Only with asynchronous commit can a member that was added a moment ago be
+/// promoted without a step that the list did not ask it for; that is bounded by this, and by the copy such a member begins
+/// with.
 const FRESH: Duration = Duration::from_secs(5);
 /// How many idle sessions are kept for a shard.
 const KEPT: usize = 8;

@@ -7,7 +7,7 @@ use ring::{Ordinal, POSITIONS, Range, Tokens, Weight};
 
 use super::databases::Databases;
 use super::operator::{Life, execute};
-use crate::{MoveId, RangeState, Step, Steps, Wish, next_steps, plan, truth};
+use crate::{MoveId, RangeState, ShardView, Step, Steps, Wish, next_steps, plan, truth};
 
 /// More rounds than any rebalance of these tests needs.
 const ROUNDS: usize = 3_000;
@@ -92,6 +92,10 @@ struct Cluster {
 }
 
 impl Cluster {
+    fn views(&mut self) -> impl Iterator<Item = &mut ShardView> {
+        self.databases.shards.values_mut()
+    }
+
     fn new(tokens: &Tokens, weights: &[u32], max_parallel: usize) -> Self {
         let mut cluster = Self {
             databases: Databases::owning(tokens, tokens.shares().into_keys()),
@@ -133,41 +137,25 @@ impl Cluster {
             }
             Event::Thaw => self.thaw(),
             Event::LoseSlot(number) => {
-                let slots = self
-                    .databases
-                    .shards
-                    .values_mut()
-                    .flat_map(|view| view.slots.iter_mut());
+                let slots = self.views().flat_map(|view| view.slots.iter_mut());
                 if let Some(slot) = pick(slots, *number) {
                     slot.invalidated = true;
                 }
             }
             Event::StopSubscription(number) => {
-                let all = self
-                    .databases
-                    .shards
-                    .values_mut()
-                    .flat_map(|view| view.subscriptions.iter_mut());
+                let all = self.views().flat_map(|view| view.subscriptions.iter_mut());
                 if let Some(one) = pick(all, *number) {
                     one.enabled = false;
                 }
             }
             Event::Expire(number, freezes) => {
-                let all = self
-                    .databases
-                    .shards
-                    .values_mut()
-                    .flat_map(|view| view.copies.iter_mut());
+                let all = self.views().flat_map(|view| view.copies.iter_mut());
                 if let Some(copy) = pick(all, *number) {
                     copy.expired_freezes += freezes;
                 }
             }
             Event::Resumed(number, resumes) => {
-                let all = self
-                    .databases
-                    .shards
-                    .values_mut()
-                    .flat_map(|view| view.copies.iter_mut());
+                let all = self.views().flat_map(|view| view.copies.iter_mut());
                 if let Some(copy) = pick(all, *number) {
                     copy.resumes += resumes;
                 }

@@ -94,14 +94,14 @@ impl MoveError {
             .map(|code| code.into_owned());
         let operation = operation.to_owned();
         let changed_meanwhile = |error: &dyn sqlx::error::DatabaseError| CHANGED_MEANWHILE.contains(&error.message());
-        match code.as_deref() {
+        let is_busy = match code.as_deref() {
             // Lock timeout, deadlock, an object in use by another session, a statement that was cancelled or took too long.
-            Some("55P03" | "40P01" | "55006" | "57014") => Self::Busy {
-                shard,
-                operation,
-                why: source.to_string(),
-            },
-            Some("XX000") if source.as_database_error().is_some_and(changed_meanwhile) => Self::Busy {
+            Some("55P03" | "40P01" | "55006" | "57014") => true,
+            Some("XX000") => source.as_database_error().is_some_and(changed_meanwhile),
+            _ => false,
+        };
+        match code.as_deref() {
+            _ if is_busy => Self::Busy {
                 shard,
                 operation,
                 why: source.to_string(),

@@ -161,8 +161,8 @@ pub async fn ensure_subscription(
     }
     let name = name_of(move_id);
     // copy_data by the tables' workers, then the log from the slot. Never what another shard's replication wrote at the
-    // source. Off at the first error, a lost connection too: the operator decides (`resume_copy`). With synchronous_commit off (the default) rows would be
-    // confirmed to the source that a failover of this shard loses.
+    // source. Off at the first error, a lost connection too: the operator decides (`resume_copy`). With synchronous_commit
+    // off (the default) rows would be confirmed to the source that a failover of this shard loses.
     let sql = format!(
         "CREATE SUBSCRIPTION {name} CONNECTION {} PUBLICATION {name} WITH (create_slot = false, slot_name = '{name}',
              copy_data = true, binary = true, streaming = off, origin = none, disable_on_error = true,
