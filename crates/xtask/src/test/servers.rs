@@ -92,21 +92,21 @@ impl Servers {
 
 fn start_postgres(root: &Path, log: &Path) -> Result<Server> {
     let port = free_port()?;
-    // Not synchronised to disk: the data is worth nothing. wal_level as on a shard; slots and workers for the moves
-    // that tests run at the same time, a handful each.
+    // Neither synchronised to disk nor vacuumed: the data is worth nothing, and gone in minutes. wal_level as on a shard;
+    // slots and workers for the moves that tests run at the same time, a handful each.
     let script = format!(
         "set -e
         initdb --pgdata /tmp/data --auth trust --encoding UTF8 --locale C.UTF-8 --username postgres
         exec postgres -D /tmp/data -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=/tmp \\
-            -c wal_level=logical -c fsync=off -c max_connections=300 -c shared_buffers=128MB \\
+            -c wal_level=logical -c fsync=off -c full_page_writes=off -c autovacuum=off \\
+            -c max_connections=300 -c shared_buffers=128MB \\
             -c max_replication_slots=100 -c max_wal_senders=100 -c max_worker_processes=100 \\
             -c max_logical_replication_workers=80 -c max_sync_workers_per_subscription=4 -c wal_retrieve_retry_interval=200ms"
     );
     run_postgres(root, &script, log, port)
 }
 
-/// A standby of the PostgreSQL at `master`, in the same file system. It streams under the name that the store gives to a
-/// member at 127.0.0.1.
+/// A standby of the PostgreSQL at `master`. It streams under the name that the store gives to a member at 127.0.0.1.
 fn start_replica(root: &Path, log: &Path, master: u16) -> Result<Server> {
     let port = free_port()?;
     let script = format!(
@@ -164,9 +164,12 @@ fn start_rabbitmq(root: &Path, log: &Path) -> Result<Server> {
 }
 
 /// Runs a shell script inside an image's file system, as its user, in mount and process namespaces of its own: when the
-/// first process of the namespace goes, the kernel ends all the others and takes the mounts back.
+/// first process of the namespace goes, the kernel ends all the others and takes the mounts back. What it writes to /tmp is
+/// in memory: each test makes databases of hundreds of files and throws them away, and a disk's file system had most of the
+/// work with that.
 fn run_in(root: &Path, user: (u32, u32), script: &str, variables: &[(&str, &str)], log: &Path) -> Result<Child> {
     let enter = "mount -t proc proc \"$0/proc\" && mount --rbind /dev \"$0/dev\" && \
+                 mount -t tmpfs -o mode=1777,size=6g tmpfs \"$0/tmp\" && \
                  exec chroot \"$0\" setpriv --reuid=\"$1\" --regid=\"$2\" --clear-groups --pdeathsig=KILL \
                  env --ignore-environment \"${@:4}\" sh -c \"$3\"";
     let mut command = Command::new("unshare");
