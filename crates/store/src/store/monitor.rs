@@ -287,18 +287,15 @@ impl Member {
         self.reads.close();
     }
 
-    /// Twice as often while there are readers, a tenth as often when there were none for long. Each look is a statement, and
-    /// each program looks at each member; when nobody may answer by the last looks, all are looked at again at once.
+    /// A tenth as often when there were no readers for long. Each look is a statement, and each program looks at each
+    /// member; when nobody may answer by the last looks, all are looked at again at once.
     fn pause(&self, interval: Duration) -> Duration {
         if self.used.swap(false, Ordering::Relaxed) {
             self.unused_looks.store(0, Ordering::Relaxed);
-            return interval / 2;
+        } else if self.unused_looks.fetch_add(1, Ordering::Relaxed) >= IDLE_LOOKS {
+            return interval * 10;
         }
-        if self.unused_looks.fetch_add(1, Ordering::Relaxed) < IDLE_LOOKS {
-            interval
-        } else {
-            interval * 10
-        }
+        interval
     }
 }
 
