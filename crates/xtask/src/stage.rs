@@ -3,7 +3,7 @@
 //! What a stage needs is the value another stage returned. A stage whose input is missing is reported as not run;
 //! everything that does not depend on a failure still runs, so one broken test hides no other.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -59,6 +59,7 @@ pub(crate) struct Runner {
     logs: PathBuf,
     started: Instant,
     records: Vec<Record>,
+    failures: Vec<String>,
 }
 
 impl Runner {
@@ -73,6 +74,7 @@ impl Runner {
             logs,
             started: Instant::now(),
             records: Vec::new(),
+            failures: Vec::new(),
         })
     }
 
@@ -98,6 +100,7 @@ impl Runner {
                 let pulse = stage.start_pulse();
                 let result = work(&stage, needs);
                 pulse.stop();
+                self.failures.extend(stage.failures.take());
                 (result, stage.tally.get())
             }
             Err(error) => (Err(error), Tally::default()),
@@ -158,6 +161,8 @@ impl Runner {
         let passed = self.records.iter().all(|record| record.outcome == Outcome::Passed);
         if !passed {
             println!("logs: {}", self.logs.display());
+            // Once more, where the eye falls: a run is some thousand lines long.
+            self.failures.iter().for_each(|failure| println!("failed: {failure}"));
         }
         passed
     }
@@ -181,6 +186,7 @@ impl Runner {
 pub(crate) struct Stage {
     log: Arc<Log>,
     tally: Cell<Tally>,
+    failures: RefCell<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -223,6 +229,7 @@ impl Stage {
         Ok(Self {
             log: Arc::new(log),
             tally: Cell::default(),
+            failures: RefCell::default(),
         })
     }
 
@@ -251,6 +258,12 @@ impl Stage {
         let mut sum = self.tally.get();
         sum += tally;
         self.tally.set(sum);
+    }
+
+    /// A check or test that failed, and why: shown at once, and again at the end of the run.
+    pub(crate) fn failure(&self, text: String) {
+        self.note(format!("  FAILED {text}"));
+        self.failures.borrow_mut().push(text);
     }
 
     /// Where this stage's whole output is.
@@ -383,6 +396,7 @@ mod tests {
             logs: logs.path().to_owned(),
             started: Instant::now(),
             records: Vec::new(),
+            failures: Vec::new(),
         };
         (logs, runner)
     }

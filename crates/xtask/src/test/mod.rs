@@ -17,7 +17,8 @@ use hermetic_cluster::Instance;
 use hermetic_cluster::tools::{self, Tools};
 
 use self::servers::Servers;
-use self::suites::{END_TO_END_DEADLINE, Environment, MOVES, PLATFORM, Suites};
+use self::suites::{END_TO_END_DEADLINE, Environment, MOVES, PLATFORM};
+use crate::cargo::Programs;
 use crate::place::Place;
 use crate::stage::{Runner, Stage};
 use crate::workspace::Workspace;
@@ -31,26 +32,26 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     let instance = instances::test()?;
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
-    let suites = run.stage("tests", Some(()), |stage, ()| suites::build_unit(stage, workspace));
+    let built = run.stage("programs and tests", Some(()), |stage, ()| {
+        suites::build_all(stage, workspace, &[PLATFORM])
+    });
+    let built = built.as_ref();
     run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
     run.stage("dependencies", Some(()), |stage, ()| {
         lints::dependencies(stage, workspace)
     });
 
-    let built = run.stage("programs", Some(()), |stage, ()| {
-        suites::build_end_to_end(stage, workspace, &[PLATFORM])
-    });
-    let images = run.stage("images", built.as_ref().zip(ready), |stage, ((programs, _), _)| {
-        images::build(stage, workspace, programs, false)
+    let images = run.stage("images", built.zip(ready), |stage, (built, _)| {
+        images::build(stage, workspace, &built.programs, false)
     });
     let servers = run.stage("test servers", images.as_ref(), |stage, images| {
         Servers::start(stage, images)
     });
     run.stage(
         "unit and property tests",
-        suites.as_ref().zip(servers.as_ref()),
-        |stage, (suites, servers)| {
-            suites.run_unit(stage, workspace, &servers.environment());
+        built.zip(servers.as_ref()),
+        |stage, (built, servers)| {
+            built.unit.run_unit(stage, workspace, &servers.environment());
             Ok(())
         },
     );
@@ -76,16 +77,11 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
             Ok(place)
         },
     );
-    let against_programs = built.as_ref().map(|(_, suites)| suites);
-    run.stage(
-        "end-to-end tests",
-        against_programs.zip(supplied),
-        |stage, (suites, place)| {
-            let environment = end_to_end_environment(workspace, place, &instance)?;
-            suites.run(stage, END_TO_END_DEADLINE, &environment, None);
-            Ok(())
-        },
-    );
+    run.stage("end-to-end tests", built.zip(supplied), |stage, (built, place)| {
+        let environment = end_to_end_environment(workspace, place, &instance)?;
+        built.end_to_end.run(stage, END_TO_END_DEADLINE, &environment, None);
+        Ok(())
+    });
     // The place holds the instance's lock.
     drop(place);
     run.stage("cluster away", tools, |stage, _| Ok(instance.stop(&stage.progress())?));
@@ -156,33 +152,37 @@ pub(crate) fn charts(workspace: &Workspace) -> Result<ExitCode> {
 pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
     let mut run = Runner::new("e2e", workspace)?;
     let instance = instances::test()?;
-    let ready = running_cluster(&mut run, workspace, &instance);
-    run.stage("end-to-end tests", ready.as_ref(), |stage, (suites, place)| {
-        let environment = end_to_end_environment(workspace, place, &instance)?;
-        suites.run(stage, END_TO_END_DEADLINE, &environment, filter);
+    let built = run.stage("programs and tests", Some(()), |stage, ()| {
+        suites::build_all(stage, workspace, &[PLATFORM, MOVES])
+    });
+    let programs = built.as_ref().map(|built| built.programs);
+    let place = running_cluster(&mut run, workspace, &instance, programs);
+    run.stage("end-to-end tests", built.zip(place), |stage, (built, place)| {
+        let environment = end_to_end_environment(workspace, &place, &instance)?;
+        built.end_to_end.run(stage, END_TO_END_DEADLINE, &environment, filter);
         Ok(())
     });
     Ok(close(&run))
 }
 
-/// The test cluster as it runs, or a new one, with today's images; and the tests.
-fn running_cluster(run: &mut Runner, workspace: &Workspace, instance: &Instance) -> Option<(Suites, Place)> {
-    let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
-    let built = run.stage("programs", ready, |stage, _| {
-        suites::build_end_to_end(stage, workspace, &[PLATFORM, MOVES])
-    });
-    let images = run.stage("images", built.as_ref(), |stage, (programs, _)| {
-        images::build(stage, workspace, programs, false)
+/// The test cluster as it runs, or a new one, with images of these programs.
+fn running_cluster(
+    run: &mut Runner,
+    workspace: &Workspace,
+    instance: &Instance,
+    programs: Option<Programs>,
+) -> Option<Place> {
+    let ready = run.stage("prerequisites", programs, |stage, _| prerequisites::ensure(stage));
+    let images = run.stage("images", programs.zip(ready), |stage, (programs, _)| {
+        images::build(stage, workspace, &programs, false)
     });
     let place = run.stage("cluster", ready, |stage, _| {
         Place::hermetic(stage, &tools::build(&stage.progress())?, instance)
     });
-    let supplied = run.stage(
-        "import",
-        place.as_ref().zip(images.as_ref()),
-        |stage, (place, images)| place.supply(stage, images),
-    );
-    supplied.and(built.map(|(_, suites)| suites).zip(place))
+    run.stage("import", place.zip(images), |stage, (place, images)| {
+        place.supply(stage, &images)?;
+        Ok(place)
+    })
 }
 
 /// Keeps the test servers running, for `cargo test` of one crate.

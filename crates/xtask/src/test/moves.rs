@@ -38,13 +38,16 @@ pub(crate) struct Seeds {
 pub(crate) fn test_moves(workspace: &Workspace, seeds: Seeds) -> Result<ExitCode> {
     let mut run = Runner::new("test-moves", workspace)?;
     let instance = instances::test()?;
-    let ready = running_cluster(&mut run, workspace, &instance);
-    run.stage("model of the protocol", ready.as_ref(), |stage, _| {
+    let programs = run.stage("programs", Some(()), |stage, ()| {
+        suites::build_campaign(stage, workspace)
+    });
+    let place = running_cluster(&mut run, workspace, &instance, programs);
+    run.stage("model of the protocol", place.as_ref(), |stage, _| {
         let deep = Environment::from([("RINGWRIGHT_MODEL", "deep".to_owned())]);
         suites::build_model(stage, workspace)?.run(stage, MODEL_DEADLINE, &deep, None);
         Ok(())
     });
-    run.stage("campaigns", ready.as_ref(), |stage, (_, place)| {
+    run.stage("campaigns", place.as_ref(), |stage, place| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let book = Book::open(stage, workspace)?;
         let known = book.seeds(seeds.orders)?;
@@ -102,8 +105,11 @@ fn campaign(
 /// Measures a scale-out under load and shows the figures.
 pub(crate) fn bench_scale_out(run: &mut Runner, workspace: &Workspace, orders: usize) -> Result<()> {
     let instance = instances::test()?;
-    let ready = running_cluster(run, workspace, &instance);
-    run.stage("scale-out under load", ready.as_ref(), |stage, (_, place)| {
+    let programs = run.stage("programs", Some(()), |stage, ()| {
+        suites::build_campaign(stage, workspace)
+    });
+    let place = running_cluster(run, workspace, &instance, programs);
+    run.stage("scale-out under load", place.as_ref(), |stage, place| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let mut command = moves(workspace, BENCH_DEADLINE, &environment);
         command.args(["bench", "--orders", &orders.to_string()]);

@@ -9,15 +9,15 @@ use serde::Deserialize;
 
 use crate::cargo::{self, PROGRAMS, Profile, Programs};
 use crate::stage::{Stage, Tally};
-use crate::test::libtest::Counter;
+use crate::test::libtest::{Counter, Failures};
 use crate::workspace::Workspace;
 
 /// The package's feature without which cargo passes over the test programs that need a running cluster.
 const CLUSTER: &str = "e2e/cluster";
 /// The test program of everything but moves.
-pub(crate) const PLATFORM: &str = "platform";
+pub(crate) const PLATFORM: &str = "e2e: platform";
 /// That of moves. Not part of `make test` yet: it has not been seen to pass.
-pub(crate) const MOVES: &str = "moves";
+pub(crate) const MOVES: &str = "e2e: moves";
 /// The program of the long campaign and the benchmark.
 const CAMPAIGN: &str = "moves";
 /// The test program of the model.
@@ -26,9 +26,6 @@ const MODEL: &str = "model";
 const UNIT_DEADLINE: &str = "15m";
 /// One program of end-to-end tests.
 pub(crate) const END_TO_END_DEADLINE: &str = "40m";
-
-/// Lines shown of what the failed tests of one program said.
-const SHOWN_OF_A_FAILURE: usize = 60;
 
 /// Test programs, in the order of their names.
 #[derive(Debug, Default)]
@@ -67,19 +64,42 @@ struct Harness {
     test: bool,
 }
 
-/// Compiles the tests that need no cluster: optimising what runs for seconds would take many minutes.
+/// Compiles the tests that need no cluster.
 pub(crate) fn build_unit(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
     compile(stage, workspace, Profile::Dev, &["--workspace", "--tests"])
 }
 
-/// Compiles the programs of the images and the tests that run against them, as they are shipped: load and judge share the
-/// cores with what they look at. In one go: cargo then chooses the features of each dependency once.
-pub(crate) fn build_end_to_end(stage: &Stage, workspace: &Workspace, tests: &[&str]) -> Result<(Programs, Suites)> {
-    let mut arguments = vec!["--features", CLUSTER, "--bin", CAMPAIGN];
+/// All tests, and the programs of the images.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) programs: Programs,
+    pub(crate) unit: Suites,
+    pub(crate) end_to_end: Suites,
+}
+
+/// Compiles everything that `make test` runs, once: to optimise it would take longer than all the tests. Of the end-to-end
+/// tests, those programs.
+pub(crate) fn build_all(stage: &Stage, workspace: &Workspace, end_to_end: &[&str]) -> Result<Built> {
+    let arguments = ["--workspace", "--tests", "--bins", "--features", CLUSTER];
+    let suites = compile(stage, workspace, Profile::Dev, &arguments)?.0;
+    let (mut against_cluster, unit) = suites
+        .into_iter()
+        .partition::<Vec<_>, _>(|suite| [PLATFORM, MOVES].contains(&suite.name.as_str()));
+    against_cluster.retain(|suite| end_to_end.contains(&suite.name.as_str()));
+    Ok(Built {
+        programs: Programs::gather(workspace, Profile::Dev)?,
+        unit: Suites(unit),
+        end_to_end: Suites(against_cluster),
+    })
+}
+
+/// Compiles the programs of the images as they are shipped, and the campaign that judges and measures them. In one go: cargo
+/// then chooses the features of each dependency once.
+pub(crate) fn build_campaign(stage: &Stage, workspace: &Workspace) -> Result<Programs> {
+    let mut arguments = vec!["--bin", CAMPAIGN];
     arguments.extend(PROGRAMS.iter().flat_map(|name| ["--bin", *name]));
-    arguments.extend(tests.iter().flat_map(|name| ["--test", *name]));
-    let suites = compile(stage, workspace, Profile::Release, &arguments)?;
-    Ok((Programs::gather(workspace, Profile::Release)?, suites))
+    compile(stage, workspace, Profile::Release, &arguments)?;
+    Programs::gather(workspace, Profile::Release)
 }
 
 /// Compiles the model of moves for a long search.
@@ -163,22 +183,18 @@ fn run(stage: &Stage, name: &str, mut command: Command) {
         .env("INSTA_FORCE_PASS", "0")
         .env("RUST_BACKTRACE", "1");
     let mut counter = Counter::default();
-    let mut failures = Vec::new();
+    let mut failures = Failures::default();
     let result = stage.run_watching(&mut command, |line| {
         counter.line(line);
-        // From here on the harness tells what the failed tests said.
-        if !failures.is_empty() || line == "failures:" {
-            failures.push(line.to_owned());
-        }
+        failures.line(line);
     });
     let Tally { passed, failed } = counter.finish(result.is_ok());
     stage.count(Tally { passed, failed });
     if failed > 0 {
         stage.note(format!("{name}: {passed} passed, {failed} FAILED"));
-        failures
-            .iter()
-            .take(SHOWN_OF_A_FAILURE)
-            .for_each(|line| println!("    | {line}"));
+        for failure in failures.finish() {
+            stage.failure(failure);
+        }
         if let Err(error) = result {
             stage.note(format!("  {error:#}; output: {}", stage.log_path().display()));
         }
