@@ -52,11 +52,12 @@ startupProbe:
   httpGet: {path: /livez, port: telemetry}
   periodSeconds: 1
   failureThreshold: 60
+# A minute: who is slow under load is not dead, and a restart would leave the load to the others.
 livenessProbe:
   httpGet: {path: /livez, port: telemetry}
   periodSeconds: 10
-  timeoutSeconds: 3
-  failureThreshold: 3
+  timeoutSeconds: 5
+  failureThreshold: 6
 readinessProbe:
   httpGet: {path: /readyz, port: telemetry}
   periodSeconds: 2
