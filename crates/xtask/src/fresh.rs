@@ -90,6 +90,8 @@ impl FreshClone {
         make.env("GOPATH", home.join("go"))
             .env("GOMODCACHE", home.join("go/pkg/mod"))
             .env("GOCACHE", home.join(".cache/go-build"));
+        // Where modules come from is a setting of the machine, not a cache.
+        make.env("GOENV", go_settings());
         for variable in [
             "CARGO_TARGET_DIR",
             "XDG_CACHE_HOME",
@@ -102,6 +104,11 @@ impl FreshClone {
         }
         stage.run_watching(&mut make, |line| println!("    | {line}"))
     }
+}
+
+fn go_settings() -> PathBuf {
+    let settings = || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".config/go/env");
+    std::env::var_os("GOENV").map_or_else(settings, PathBuf::from)
 }
 
 /// The toolchain is a prerequisite, not a cache.
