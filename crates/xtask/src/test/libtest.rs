@@ -83,7 +83,7 @@ impl Failures {
         let Some(last) = self.found.last_mut() else {
             return;
         };
-        if line.starts_with("Error: ") || (line.starts_with("thread '") && line.contains("' panicked at ")) {
+        if line.starts_with("Error: ") || (line.starts_with("thread '") && line.contains(" panicked at ")) {
             self.within = Part::Message;
         } else if line.to_lowercase().starts_with("stack backtrace:") || line == "failures:" {
             self.within = Part::Before;
