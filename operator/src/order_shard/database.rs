@@ -280,6 +280,18 @@ pub(crate) async fn drop_lost_slot(
     patiently(master, dropping).await
 }
 
+/// Drops the slots of moves that a replica has left from its time as master; their names.
+pub(crate) async fn drop_stale_slots(
+    replica: &Member,
+    credentials: &Credentials,
+) -> Result<Vec<String>, DatabaseError> {
+    let dropping = async {
+        let mut postgres = admin::connect(&target(replica, credentials, "postgres")?).await?;
+        Ok(admin::drop_stale_slots(&mut postgres).await?)
+    };
+    patiently(replica, dropping).await
+}
+
 /// The master's settings as they are in force.
 pub(crate) async fn settings(master: &Member, credentials: &Credentials) -> Result<Vec<Setting>, DatabaseError> {
     let reading = async {

@@ -31,8 +31,10 @@ mod rollout;
 mod secrets;
 mod settings;
 mod shard;
+mod stale_slots;
 mod status;
 mod storage;
+mod touched;
 mod vitals;
 mod volumes;
 mod watch;
@@ -67,7 +69,9 @@ use patroni_api::PatroniApi;
 use preparation::Preparation;
 use reconcile::ReconcileError;
 use renewals::Renewals;
+use secrets::Credentials;
 use settings::Agreement;
+use touched::{Seen, Touched};
 
 /// Shards reconciled at the same time: most of a reconcile is waiting for answers.
 const CONCURRENCY: u16 = 16;
@@ -81,6 +85,7 @@ pub(crate) struct Shards {
     context: Arc<Context>,
     patroni: PatroniApi,
     renewals: Renewals,
+    touched: Touched,
     memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -94,6 +99,11 @@ struct Memory {
     preparation: Option<Preparation>,
     /// Members that do not follow.
     rejoin: rebuild::Memory,
+    /// Members that were rid of slots nobody reads.
+    slots: stale_slots::Memory,
+    /// Its objects were all as they should be: those of this fingerprint.
+    applied: Option<Seen<u64>>,
+    credentials: Option<Seen<Credentials>>,
     /// The parameters that were last found in force.
     agreed: Option<Agreement>,
     /// When Patroni was last given another configuration.
@@ -136,6 +146,7 @@ async fn control(context: Arc<Context>, stop: CancellationToken) {
         context: Arc::clone(&context),
         patroni,
         renewals: Renewals::default(),
+        touched: Touched::default(),
         memory: Mutex::default(),
     });
     let controller = Controller::new(context.watched::<OrderShard>(), watcher::Config::default()).with_config(
@@ -143,7 +154,7 @@ async fn control(context: Arc<Context>, stop: CancellationToken) {
             .concurrency(CONCURRENCY)
             .debounce(DEBOUNCE),
     );
-    let controller = with_triggers(controller, &context, shards.renewals.clone());
+    let controller = with_triggers(controller, &context, &shards);
     controller
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile::reconcile, retry, shards)
@@ -162,8 +173,8 @@ async fn control(context: Arc<Context>, stop: CancellationToken) {
 }
 
 /// Everything whose change, loss or edit concerns a shard.
-fn with_triggers(controller: Controller<OrderShard>, context: &Context, renewals: Renewals) -> Controller<OrderShard> {
-    let store = controller.store();
+fn with_triggers(controller: Controller<OrderShard>, context: &Context, shards: &Shards) -> Controller<OrderShard> {
+    let (store, renewals, touched) = (controller.store(), shards.renewals.clone(), &shards.touched);
     let noting = move |object: &ConfigMap| {
         renewals.take_in(object, Instant::now());
         watch::config_map(object)
@@ -184,32 +195,32 @@ fn with_triggers(controller: Controller<OrderShard>, context: &Context, renewals
             watch::pod,
             watch::by_label,
         ))
-        .reconcile_on(watch::changes(
+        .reconcile_on(touched.noting(watch::changes(
             context.watched::<ConfigMap>(),
             made(),
             noting,
             watch::by_label,
-        ))
-        .reconcile_on(watch::changes(
+        )))
+        .reconcile_on(touched.noting(watch::changes(
             context.watched::<Secret>(),
             made(),
             watch::any_change,
             of_cluster(store.clone()),
-        ))
+        )))
         .reconcile_on(watch::changes(
             context.watched::<OrderCluster>(),
             watcher::Config::default(),
             watch::deletion,
             going(store),
         ))
-        .reconcile_on(plain::<StatefulSet>(context))
+        .reconcile_on(touched.noting(plain::<StatefulSet>(context)))
         .reconcile_on(plain::<PersistentVolumeClaim>(context))
-        .reconcile_on(plain::<Service>(context))
-        .reconcile_on(plain::<ServiceAccount>(context))
-        .reconcile_on(plain::<Role>(context))
-        .reconcile_on(plain::<RoleBinding>(context))
-        .reconcile_on(plain::<PodDisruptionBudget>(context))
-        .reconcile_on(plain::<NetworkPolicy>(context))
+        .reconcile_on(touched.noting(plain::<Service>(context)))
+        .reconcile_on(touched.noting(plain::<ServiceAccount>(context)))
+        .reconcile_on(touched.noting(plain::<Role>(context)))
+        .reconcile_on(touched.noting(plain::<RoleBinding>(context)))
+        .reconcile_on(touched.noting(plain::<PodDisruptionBudget>(context)))
+        .reconcile_on(touched.noting(plain::<NetworkPolicy>(context)))
 }
 
 /// Any change of an object that the operator made for a shard.

@@ -10,7 +10,6 @@ use kube::runtime::controller::Action;
 use telemetry::chain;
 use tracing::info;
 
-use super::Shards;
 use super::act::{self, ActError};
 use super::apply_children::apply_children;
 use super::bootstrap::{self, TakeBackError};
@@ -27,13 +26,18 @@ use super::rollout::{self, View};
 use super::secrets::{self, Credentials, SecretError};
 use super::settings::{self, Agreement};
 use super::shard::Shard;
+use super::stale_slots;
 use super::status::{self, Because, DatabaseFacts, Found};
+use super::touched::Seen;
 use super::volumes::{self, VolumeError};
+use super::{Memory, Shards};
 use crate::apply::ApplyError;
 use crate::conditions::{Standing, now, write_status};
 
 /// A settled shard is looked at again after this time even if nothing told of a change.
 const CALM: Duration = Duration::from_secs(300);
+/// One that stalls: a person may mend it where no watch tells, in the database or at a storage class.
+const STALLED: Duration = Duration::from_secs(30);
 /// An unsettled one: what it waits for may not tell (files on their way into a mount, a database that starts).
 const RESTLESS: Duration = Duration::from_secs(2);
 
@@ -106,7 +110,7 @@ async fn look(resource: &OrderShard, shards: &Shards) -> Result<Action, Reconcil
     let namespace = resource.namespace().unwrap_or_default();
     let observed = observe(&shards.context, &namespace, &resource.name_any()).await?;
     let failover = notice_failover(shards, resource, &observed);
-    let credentials = secrets::read(&shards.context.api::<Secret>(&namespace), &resource.spec.cluster).await;
+    let credentials = credentials(resource, shards, &namespace).await;
     let refusal = match deletion(resource, shards, &observed, credentials.as_ref().ok()).await {
         Ok(Some(Deletion::Done)) => return Ok(Action::await_change()),
         Ok(Some(Deletion::Stopping)) => {
@@ -129,12 +133,30 @@ async fn look(resource: &OrderShard, shards: &Shards) -> Result<Action, Reconcil
     if let Some(refusal) = refusal {
         outcome.standing = refusal;
     }
-    let calm = outcome.settled;
+    let again = match (outcome.settled, outcome.standing.is_stalled()) {
+        (false, _) => RESTLESS,
+        (true, true) => STALLED,
+        (true, false) => CALM,
+    };
     report(resource, shards, &observed, outcome, failover).await?;
-    match error {
-        Some(error) => Err(error),
-        None => Ok(Action::requeue(if calm { CALM } else { RESTLESS })),
+    error.map_or(Ok(Action::requeue(again)), Err)
+}
+
+/// The passwords, read again when a watch has told of a change.
+async fn credentials(resource: &OrderShard, shards: &Shards, namespace: &str) -> Result<Credentials, SecretError> {
+    let (touched, now) = (
+        shards.touched.times(Some(namespace), &resource.name_any()),
+        Instant::now(),
+    );
+    let known = |memory: &mut Memory| memory.credentials.as_ref()?.now(touched, now).cloned();
+    if let Some(credentials) = shards.remember(resource, known) {
+        return Ok(credentials);
     }
+    let secrets = shards.context.api::<Secret>(namespace);
+    let credentials = secrets::read(&secrets, &resource.spec.cluster).await?;
+    let seen = Seen::new(credentials.clone(), touched, now);
+    shards.remember(resource, |memory| memory.credentials = Some(seen));
+    Ok(credentials)
 }
 
 /// Brings the shard nearer to its specification.
@@ -162,6 +184,7 @@ async fn converge(
     free_first_start(resource, shards, &shard, observed).await?;
     remove_surplus_volumes(resource, shards, &shard, observed, &view).await?;
     let rebuilding = rebuild::mend(resource, shards, &view, &credentials).await;
+    stale_slots::sweep(resource, shards, &view, &credentials).await;
 
     if let Some(step) = rollout::urgent_step(&view) {
         act::act(shards, resource, observed, &credentials.system, &step).await?;
@@ -261,8 +284,17 @@ async fn fit_volumes(
 async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Children) -> Result<(), ReconcileError> {
     let namespace = resource.namespace().unwrap_or_default();
     let held = resource.spec.template_revision.as_deref() != Some(build::template_revision());
+    // Before anything is read: a change that is told of meanwhile counts.
+    let touched = shards.touched.times(Some(&namespace), &resource.name_any());
+    let (wanted, at) = (children.fingerprint(held), Instant::now());
+    let is_wanted = |applied: &Seen<u64>| applied.now(touched, at) == Some(&wanted);
+    if shards.remember(resource, |memory| memory.applied.as_ref().is_some_and(is_wanted)) {
+        return Ok(());
+    }
     let written = apply_children(&shards.context, &namespace, children, held).await?;
     if written.is_empty() {
+        let applied = Seen::new(wanted, touched, at);
+        shards.remember(resource, |memory| memory.applied = Some(applied));
         return Ok(());
     }
     let configuration = format!("changed ConfigMap {}", names::dcs(&resource.name_any(), dcs::CONFIG));

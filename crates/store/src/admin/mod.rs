@@ -22,7 +22,7 @@ mod vitals;
 pub use identity::{ShardIdentity, ensure_identity, read_identity};
 pub(crate) use ranges::parse_state;
 pub use ranges::{OwnedRange, RangeState, claim_initial_ranges, read_ranges};
-pub use replication::{Lsn, drop_lost_slot, oldest_log};
+pub use replication::{Lsn, drop_lost_slot, drop_stale_slots, oldest_log};
 pub use roles::{Passwords, Role, ensure_database, ensure_roles, reset_password};
 pub use schema::{SchemaVersion, backend, blockers, migrate, migrate_telling, newest_schema_version, schema_version};
 pub use scram::scram_verifier;

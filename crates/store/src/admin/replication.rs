@@ -1,4 +1,5 @@
-//! How far back the master's log goes: whether a standby that fell behind can still catch up.
+//! How far back the master's log goes: whether a standby that fell behind can still catch up. And what holds the log back
+//! that nobody reads any more.
 
 use sqlx::{PgConnection, Row};
 
@@ -46,4 +47,27 @@ pub async fn drop_lost_slot(conn: &mut PgConnection, slot: &str) -> Result<bool,
     .await
     .map_err(failed(operation))?;
     row.map_or(Ok(false), |row| row.try_get(1).map_err(failed(operation)))
+}
+
+/// The slots of moves, and those of their tables' first copies. They are made on masters alone and never carried over to a
+/// standby, so one that a standby has is from a time when it was master. Whether it is one is asked in the same statement: a
+/// slot that somebody uses is refused by the server, and on a master nothing is dropped.
+const DROP_STALE: &str = "
+    SELECT slot_name::text, pg_drop_replication_slot(slot_name)::text FROM pg_replication_slots
+     WHERE pg_is_in_recovery() AND slot_type = 'logical' AND NOT synced AND NOT active
+       AND (starts_with(slot_name, 'ringwright_move_') OR slot_name ~ '^pg_[0-9]+_sync_')";
+
+/// On a standby, drops the slots of moves that it made when it was master; their names. On a master it does nothing.
+///
+/// Nobody will read them again, for a move whose source failed over is begun anew, and each would hold back the standby's log.
+pub async fn drop_stale_slots(conn: &mut PgConnection) -> Result<Vec<String>, AdminError> {
+    let operation = || "drop the slots of moves that a standby has left from its time as master".to_owned();
+    let dropped = sqlx::query(DROP_STALE)
+        .fetch_all(conn)
+        .await
+        .map_err(failed(operation))?;
+    dropped
+        .iter()
+        .map(|row| row.try_get(0).map_err(failed(operation)))
+        .collect()
 }

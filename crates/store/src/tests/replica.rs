@@ -221,3 +221,37 @@ async fn while_nobody_writes_heartbeats_keep_the_replica_able_to_answer() {
     assert!(able * 10 > looks * 9, "{able} of {looks}");
     pair.shards.end().await;
 }
+
+#[tokio::test]
+async fn only_a_standby_is_rid_of_the_slots_of_moves() {
+    let mut pair = pair().await;
+    let database: String = pair.shards.scalar(Ordinal(0), "SELECT current_database()::text").await;
+    let mut master = superuser(&database).await;
+    let name = |kind: &str| format!("{kind}_{}", std::process::id());
+    let (of_move, other) = (name("ringwright_move"), name("somebody"));
+    run(&mut master, make_slot(&of_move)).await;
+    for slot in [&of_move, &other] {
+        // A standby makes a slot only when the master has told which transactions run.
+        let told = async {
+            for _ in 0..300 {
+                run(&mut master, "SELECT pg_log_standby_snapshot()").await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = run(&mut pair.replica, make_slot(slot)) => {}
+            () = told => panic!("the standby made no slot within 30 s"),
+        }
+    }
+    assert!(crate::admin::drop_stale_slots(&mut master).await.unwrap().is_empty());
+    let dropped = crate::admin::drop_stale_slots(&mut pair.replica).await.unwrap();
+    assert_eq!(dropped, [of_move.as_str()]);
+    run(&mut pair.replica, format!("SELECT pg_drop_replication_slot('{other}')")).await;
+    run(&mut master, format!("SELECT pg_drop_replication_slot('{of_move}')")).await;
+    master.close().await.unwrap();
+    pair.shards.end().await;
+}
+
+fn make_slot(name: &str) -> String {
+    format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
+}

@@ -114,7 +114,7 @@ fn start_replica(root: &Path, log: &Path, master: u16) -> Result<Server> {
         pg_basebackup --dbname 'host=127.0.0.1 port={master} user=postgres application_name=127' \\
             --checkpoint fast --write-recovery-conf --pgdata /tmp/replica
         exec postgres -D /tmp/replica -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=/tmp \\
-            -c fsync=off -c max_connections=300 -c shared_buffers=64MB -c max_replication_slots=100 \\
+            -c wal_level=logical -c fsync=off -c max_connections=300 -c shared_buffers=64MB -c max_replication_slots=100 \\
             -c max_wal_senders=100 -c max_worker_processes=100"
     );
     run_postgres(root, &script, log, port)

@@ -15,11 +15,14 @@ mod statefulset;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use serde::Serialize;
 
 pub(crate) use files::{Files, SystemPasswords};
 pub(crate) use revision::template_revision;
@@ -27,7 +30,7 @@ pub(crate) use revision::template_revision;
 use super::shard::Shard;
 
 /// Everything the operator applies for a shard, in the order in which it must be there.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Children {
     pub service_account: ServiceAccount,
     pub role: Role,
@@ -40,6 +43,16 @@ pub(crate) struct Children {
     pub network_policy: NetworkPolicy,
     pub disruption_budget: PodDisruptionBudget,
     pub stateful_set: StatefulSet,
+}
+
+impl Children {
+    /// Of all of them, and of whether some are held back: the same in one process means the same objects.
+    pub(crate) fn fingerprint(&self, held: bool) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        // What cannot be written as JSON is never applied either, and so never found to be as it should.
+        (serde_json::to_string(self).ok(), held).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// Builds all of them. `replicas`: see [`statefulset::stateful_set`].
