@@ -2,9 +2,10 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use crds::OrderCluster;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
@@ -18,6 +19,8 @@ use crate::tls;
 
 /// Marks the namespaces that tests made.
 const MADE_BY_TESTS: &str = "ringwright.dev/e2e";
+/// The members of a cluster stop within seconds; where the operator is gone, they do not.
+const ORDERLY: Duration = Duration::from_secs(60);
 
 /// The Kubernetes the tests run on.
 pub struct Kubernetes {
@@ -185,12 +188,28 @@ impl Kubernetes {
     /// # Errors
     /// When something in it refuses to go.
     pub async fn delete_namespace(&self, name: &str) -> Result<()> {
+        let clusters = self.delete_clusters(name).await;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces.delete(name, &DeleteParams::default()).await?;
         await_condition(&format!("namespace {name} to go"), Duration::from_secs(180), || async {
             Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
         })
-        .await
+        .await?;
+        clusters
+    }
+
+    /// Before their namespace: it would take the rights of the databases' pods first, and these then try until they are
+    /// killed, two minutes later. Where the operator is gone, that is what happens.
+    async fn delete_clusters(&self, namespace: &str) -> Result<()> {
+        let clusters: Api<OrderCluster> = self.objects(namespace);
+        clusters
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await?;
+        let start = Instant::now();
+        while start.elapsed() < ORDERLY && !clusters.list_metadata(&ListParams::default()).await?.items.is_empty() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
     }
 }
 

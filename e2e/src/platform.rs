@@ -1,6 +1,7 @@
 //! The platform under test: the operator once, and a namespace with a cluster, the programs and their far ends.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +23,10 @@ pub const OPERATOR_NAMESPACE: &str = "e2e-operator";
 pub const CLUSTER: &str = "shop";
 /// The namespace that most tests share, for the cluster of three shards takes half a minute to make.
 const SHARED_NAMESPACE: &str = "e2e-shop";
+/// Whether this process has made it.
+static SHARED_IS_MADE: AtomicBool = AtomicBool::new(false);
+/// The operator's workload.
+const OPERATOR: &str = "deployment/ringwright-operator";
 /// Picks the pods of the order API.
 const ORDER_API: &str = "app.kubernetes.io/name=ringwright-order-api";
 /// A key of the order API; it guards nothing but a test.
@@ -42,8 +47,21 @@ impl Platform {
     /// When it does not become ready.
     pub async fn shared() -> Result<Self> {
         let kubernetes = Kubernetes::connect().await?;
-        kubernetes.make_namespace(SHARED_NAMESPACE).await?;
-        Self::make(kubernetes, SHARED_NAMESPACE, &cluster(3, 2)).await
+        if !SHARED_IS_MADE.load(Ordering::Relaxed) {
+            kubernetes.make_namespace(SHARED_NAMESPACE).await?;
+            let platform = Self::make(kubernetes, SHARED_NAMESPACE, &cluster(3, 2)).await?;
+            SHARED_IS_MADE.store(true, Ordering::Relaxed);
+            return Ok(platform);
+        }
+        // What an earlier test has killed may still be on its way back.
+        rollout(&kubernetes, OPERATOR_NAMESPACE, OPERATOR)?;
+        let platform = Self {
+            kubernetes,
+            namespace: SHARED_NAMESPACE.to_owned(),
+        };
+        platform.await_programs()?;
+        await_ready(&platform.kubernetes, SHARED_NAMESPACE, CLUSTER).await?;
+        Ok(platform)
     }
 
     /// A platform in a namespace that is there.
@@ -69,6 +87,7 @@ impl Platform {
     /// When it does not go.
     pub async fn make_room(kubernetes: &Kubernetes) -> Result<()> {
         let namespaces: kube::Api<Namespace> = kube::Api::all(kubernetes.client.clone());
+        SHARED_IS_MADE.store(false, Ordering::Relaxed);
         if namespaces.get_opt(SHARED_NAMESPACE).await?.is_some() {
             kubernetes.delete_namespace(SHARED_NAMESPACE).await?;
         }
@@ -87,6 +106,10 @@ impl Platform {
         self.kubernetes.apply::<Secret>(&self.namespace, &keys).await?;
         let only_programs = charts::install_platform(&charts_folder()?, &self.namespace, &["operator.enabled=false"]);
         self.kubernetes.cluster.helm(only_programs)?;
+        self.await_programs()
+    }
+
+    fn await_programs(&self) -> Result<()> {
         for workload in WORKLOADS {
             rollout(&self.kubernetes, &self.namespace, workload)?;
         }
@@ -205,7 +228,7 @@ pub async fn install_operator(kubernetes: &Kubernetes) -> Result<()> {
     ];
     let only_operator = charts::install_platform(&folder, OPERATOR_NAMESPACE, &only_operator);
     kubernetes.cluster.helm(only_operator)?;
-    rollout(kubernetes, OPERATOR_NAMESPACE, "deployment/ringwright-operator")
+    rollout(kubernetes, OPERATOR_NAMESPACE, OPERATOR)
 }
 
 fn rollout(kubernetes: &Kubernetes, namespace: &str, workload: &str) -> Result<()> {

@@ -11,7 +11,7 @@ use e2e::platform::{self, CLUSTER, bearer};
 use e2e::{Kubernetes, Platform, await_condition, with_temp_ns};
 use sqlx::postgres::PgPool;
 
-const ORDERS: usize = 10_000;
+const ORDERS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Two shards with orders, and what watches them.

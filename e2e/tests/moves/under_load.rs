@@ -3,12 +3,10 @@
 use anyhow::{Result, ensure};
 use e2e::moves::{Campaign, Summary};
 
-/// Enough for several batches in each move: a batch has at most 4,000 rows, an order comes with the row of its key, and
-/// the load adds more than is there before.
-const ORDERS: usize = 10_000;
-/// Fewer than in `make test-moves`: beside a Kubernetes of three nodes and ten databases, two cores have much to do with
-/// these already.
-const RATE: u32 = 200;
+/// Every range has rows to move: from 2 to 3 shards there are some forty. The load adds more than is there before.
+const ORDERS: usize = 2_000;
+/// What two cores serve beside a Kubernetes of three nodes, ten databases and the programs as they are compiled for tests.
+const RATE: u32 = 25;
 
 async fn run(seed: u64, masters_die: bool) -> Result<Summary> {
     let campaign = Campaign {

@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use crds::OrderShard;
 use e2e::api::{Customer, two_teapots};
+use e2e::kubernetes::is_ready;
 use e2e::platform::{CLUSTER, await_ready};
 use e2e::{Platform, await_condition, database, eventually};
 use kube::ResourceExt;
+use sqlx::postgres::PgPool;
 
 #[tokio::test]
 async fn a_killed_master_fails_over_and_orders_go_on() -> Result<()> {
@@ -66,23 +68,24 @@ async fn a_replica_whose_first_copy_was_cut_off_is_copied_again() -> Result<()> 
     let replicas = kubernetes
         .pods(namespace, "ringwright.dev/shard=shop-2,ringwright.dev/role=replica")
         .await?;
-    let replica = replicas.first().context("shard shop-2 has no replica")?.name_any();
-    // What pg_basebackup has written before its end: the label first, the control file last.
-    let cut_off = "cd /var/lib/postgresql/17/data && rm global/pg_control && touch backup_label";
-    kubernetes
-        .cluster
-        .kubectl(["exec", "-n", namespace, &replica, "--", "sh", "-c", cut_off])?;
-    kubernetes.kill_pod(namespace, &replica).await?;
-    for ready in ["False", "True"] {
-        let what = format!("shop-2 to be Ready={ready}");
-        await_condition(&what, Duration::from_secs(180), || async {
-            let shard = kubernetes.objects::<OrderShard>(namespace).get("shop-2").await?;
-            let conditions = shard.status.unwrap_or_default().conditions;
-            let found = conditions.iter().any(|c| c.type_ == "Ready" && c.status == ready);
-            Ok(found.then_some(()))
-        })
-        .await?;
-    }
+    let replica = replicas.first().context("shard shop-2 has no replica")?;
+    let (name, before) = (replica.name_any(), replica.uid());
+    let shell = |command: &str| {
+        let arguments = ["exec", "-n", namespace, &name, "--", "sh", "-c", command];
+        kubernetes.cluster.kubectl(arguments)
+    };
+    // What pg_basebackup has written before its end: the label first, the control file last. And a file that a copy of the
+    // master does not have.
+    shell("cd /var/lib/postgresql/17/data && rm global/pg_control && touch backup_label of-the-first-copy")?;
+    kubernetes.kill_pod(namespace, &name).await?;
+    await_condition("the replica to be copied again", Duration::from_secs(180), || async {
+        let pods = kubernetes.pods(namespace, "ringwright.dev/shard=shop-2").await?;
+        let again = pods.iter().find(|pod| pod.name_any() == name && pod.uid() != before);
+        let is_copied =
+            || shell("cd /var/lib/postgresql/17/data && ls global/pg_control && ! ls of-the-first-copy").is_ok();
+        Ok((again.is_some_and(is_ready) && is_copied()).then_some(()))
+    })
+    .await?;
     await_ready(kubernetes, namespace, CLUSTER).await?;
     Ok(())
 }
@@ -108,24 +111,10 @@ async fn a_replica_that_can_no_longer_follow_is_copied_anew_and_told_of() -> Res
     };
     signal("STOP")?;
     let pool = database::connect(kubernetes, namespace, CLUSTER, "shop-1").await?;
-    // A slot keeps a quarter of the volume, which is 128 MiB; each of these fills a segment of 16 MiB.
-    for _ in 0..12 {
-        sqlx::query("SELECT pg_logical_emit_message(false, 'e2e', 'x'), pg_switch_wal()")
-            .execute(&pool)
-            .await?;
-        sqlx::query("CHECKPOINT").execute(&pool).await?;
-    }
-    await_condition("the replica's slot to be lost", Duration::from_secs(60), || async {
-        sqlx::query("CHECKPOINT").execute(&pool).await?;
-        let (lost,): (bool,) = sqlx::query_as(
-            "SELECT count(*) FILTER (WHERE wal_status <> 'lost') = 0 FROM pg_replication_slots WHERE slot_type = 'physical'",
-        )
-        .fetch_one(&pool)
-        .await?;
-        Ok(lost.then_some(()))
-    })
-    .await?;
+    let lost = lose_the_slot(&pool).await;
+    // However that went: the other tests need this replica.
     signal("CONT")?;
+    lost?;
     let why = await_condition("the copy in the shard's status", Duration::from_secs(300), || async {
         let status = shards.get("shop-1").await?.status.unwrap_or_default();
         Ok(status.rebuilding.filter(|rebuild| rebuild.member == replica))
@@ -146,6 +135,27 @@ async fn a_replica_that_can_no_longer_follow_is_copied_anew_and_told_of() -> Res
     .await?;
     ensure!(kept == 1, "the replica's slot protects it again");
     Ok(())
+}
+
+/// Writes until the master throws away what its replica, which stands still, would read next.
+async fn lose_the_slot(master: &PgPool) -> Result<()> {
+    // A slot keeps a quarter of the volume, which is 128 MiB; each of these fills a segment of 16 MiB.
+    for _ in 0..12 {
+        sqlx::query("SELECT pg_logical_emit_message(false, 'e2e', 'x'), pg_switch_wal()")
+            .execute(master)
+            .await?;
+        sqlx::query("CHECKPOINT").execute(master).await?;
+    }
+    await_condition("the replica's slot to be lost", Duration::from_secs(60), || async {
+        sqlx::query("CHECKPOINT").execute(master).await?;
+        let (lost,): (bool,) = sqlx::query_as(
+            "SELECT count(*) FILTER (WHERE wal_status <> 'lost') = 0 FROM pg_replication_slots WHERE slot_type = 'physical'",
+        )
+        .fetch_one(master)
+        .await?;
+        Ok(lost.then_some(()))
+    })
+    .await
 }
 
 /// The shard whose database holds the user.
