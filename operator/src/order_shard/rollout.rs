@@ -139,17 +139,21 @@ fn stuck_pod(view: &View<'_>) -> Option<Step> {
     })
 }
 
-/// Nobody is master, and this member cannot become one: the API server refuses its token. So its pod is made anew.
+/// The API server refuses this member's token, and nobody waits for it any more: nobody is master and it cannot become one,
+/// or it follows one and cannot say so, for what it last said of itself stays as it is. So its pod is made anew; of those that
+/// follow, one after the other.
 fn locked_out(view: &View<'_>) -> Option<Step> {
     let locked = |m: &&Member| m.token_is_dead && !m.terminating;
-    let found = view
-        .members
-        .iter()
-        .rev()
-        .find(locked)
-        .filter(|_| view.master.is_none())?;
+    let found = if view.master.is_none() {
+        view.members.iter().rev().find(locked)
+    } else {
+        view.replicas()
+            .filter(|m| !m.is_streaming())
+            .find(locked)
+            .filter(|found| view.members.iter().all(|m| m.is_up() || m.name == found.name))
+    };
     Some(Step::ReplacePod {
-        member: found.name.clone(),
+        member: found?.name.clone(),
     })
 }
 
@@ -355,6 +359,28 @@ mod tests {
         assert_eq!(world.step("r1"), replace("shop-0-1"));
         world.members[1].terminating = true;
         assert_eq!(world.step("r1"), replace("shop-0-0"));
+    }
+
+    #[test]
+    fn a_replica_whose_token_is_refused_is_replaced_though_it_cannot_say_that_it_follows() {
+        let mut world = World::of(3, SYNC);
+        for index in [1, 2] {
+            world.members[index].token_is_dead = true;
+            world.members[index]
+                .patroni
+                .as_mut()
+                .expect("a status")
+                .replication_state = None;
+        }
+        assert_eq!(world.step("r1"), replace("shop-0-1"));
+        // The other one waits until it is back.
+        world.members[1] = member(1, "r1");
+        world.members[1].ready = false;
+        assert_eq!(world.step("r1"), None);
+        world.members[1].ready = true;
+        assert_eq!(world.step("r1"), replace("shop-0-2"));
+        world.members[2] = member(2, "r1");
+        assert_eq!(world.step("r1"), None);
     }
 
     #[test]
