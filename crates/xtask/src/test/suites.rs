@@ -192,12 +192,15 @@ fn run(stage: &Stage, name: &str, mut command: Command) {
     stage.count(Tally { passed, failed });
     if failed > 0 {
         stage.note(format!("{name}: {passed} passed, {failed} FAILED"));
-        for failure in failures.finish() {
-            stage.failure(failure);
-        }
+        let mut told = failures.finish();
         if let Err(error) = result {
+            // Ended before its end, it tells of no test.
+            if told.is_empty() {
+                told.push(format!("{name}: {error:#}"));
+            }
             stage.note(format!("  {error:#}; output: {}", stage.log_path().display()));
         }
+        told.into_iter().for_each(|failure| stage.failure(failure));
     } else if passed > 0 {
         stage.note(format!("{name}: {passed} passed"));
     }
