@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use crds::OrderCluster;
@@ -205,10 +205,12 @@ impl Kubernetes {
         clusters
             .delete_collection(&DeleteParams::default(), &ListParams::default())
             .await?;
-        let start = Instant::now();
-        while start.elapsed() < ORDERLY && !clusters.list_metadata(&ListParams::default()).await?.items.is_empty() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let gone = await_condition("the clusters to go", ORDERLY, || async {
+            let left = clusters.list_metadata(&ListParams::default()).await?.items;
+            Ok(left.is_empty().then_some(()))
+        });
+        // Not an error: their namespace takes them then.
+        let _ = gone.await;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use e2e::moves::{Campaign, Summary};
 
 /// Every range has rows to move: from 2 to 3 shards there are some forty. The load adds more than is there before.
 const ORDERS: usize = 2_000;
-/// What two cores serve beside a Kubernetes of three nodes, ten databases and the programs as they are compiled for tests.
+/// Two cores are busy with these, beside a Kubernetes of three nodes, ten databases and programs compiled for tests.
 const RATE: u32 = 25;
 
 async fn run(seed: u64, masters_die: bool) -> Result<Summary> {

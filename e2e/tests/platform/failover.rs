@@ -109,8 +109,8 @@ async fn a_replica_that_can_no_longer_follow_is_copied_anew_and_told_of() -> Res
         let arguments = ["exec", "-n", namespace, &replica, "--", "sh", "-c", &command];
         kubernetes.cluster.kubectl(arguments).map(drop)
     };
-    signal("STOP")?;
     let pool = database::connect(kubernetes, namespace, CLUSTER, "shop-1").await?;
+    signal("STOP")?;
     let lost = lose_the_slot(&pool).await;
     // However that went: the other tests need this replica.
     signal("CONT")?;

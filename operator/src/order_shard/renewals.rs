@@ -88,7 +88,7 @@ impl Renewals {
     }
 }
 
-fn key(namespace: Option<&str>, shard: &str) -> String {
+pub(super) fn key(namespace: Option<&str>, shard: &str) -> String {
     format!("{}/{shard}", namespace.unwrap_or_default())
 }
 

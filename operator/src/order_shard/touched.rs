@@ -12,10 +12,13 @@ use crds::OrderShard;
 use futures::{Stream, StreamExt as _};
 use kube::runtime::reflector::ObjectRef;
 
+use super::renewals::key;
+
 /// For so long what was read holds while no watch tells of a change.
 const READ_AGAIN: Duration = Duration::from_secs(600);
 
-/// How often a watch told of each shard; cheap to clone.
+/// How often a watch told of each shard; cheap to clone. Counts only grow, also over a shard that goes and comes again: one
+/// that began anew could come to a number that stands beside something read before.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Touched(Arc<Mutex<HashMap<String, u64>>>);
 
@@ -48,10 +51,6 @@ impl Touched {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(&key(namespace, shard)).copied().unwrap_or_default()
     }
-}
-
-fn key(namespace: Option<&str>, shard: &str) -> String {
-    format!("{}/{shard}", namespace.unwrap_or_default())
 }
 
 impl<T> Seen<T> {

@@ -248,7 +248,7 @@ pub(super) async fn ensure_execute(conn: &mut PgConnection, name: &str, function
     if granted {
         return Ok(());
     }
-    // Two that grant at once would change one row of the catalog at once, which the server refuses the later one. Sent
+    // Two that grant at once would change one row of the catalog at once, and the server would refuse the later one. Sent
     // together, both statements are one transaction, and the second one sees what was granted meanwhile.
     let in_turn = "SELECT pg_advisory_xact_lock(hashtext('ringwright: rights'))";
     execute(
