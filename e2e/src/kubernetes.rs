@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use crds::OrderCluster;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
-use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -129,39 +129,6 @@ impl Kubernetes {
         let processes = self.cluster.crash_pod(&uid)?;
         pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
         Ok(processes)
-    }
-
-    /// Prints what a person would look at first.
-    pub async fn explain(&self, namespace: &str) {
-        eprintln!("---- {namespace} ----");
-        if let Ok(text) =
-            self.cluster
-                .kubectl(["get", "ordercluster,ordershard,pods,pvc", "-n", namespace, "-o", "wide"])
-        {
-            eprintln!("{text}");
-        }
-        if let Ok(events) = self.objects::<Event>(namespace).list(&ListParams::default()).await {
-            for event in events.items.iter().rev().take(40) {
-                eprintln!(
-                    "{:?} {} {}",
-                    event.involved_object.name,
-                    event.reason.as_deref().unwrap_or_default(),
-                    event.message.as_deref().unwrap_or_default()
-                );
-            }
-        }
-        let Ok(pods) = self.pods(namespace, "").await else {
-            return;
-        };
-        for pod in pods.iter().filter(|pod| !is_ready(pod)) {
-            let tail = LogParams {
-                tail_lines: Some(20),
-                ..LogParams::default()
-            };
-            if let Ok(log) = self.objects::<Pod>(namespace).logs(&pod.name_any(), &tail).await {
-                eprintln!("---- log of {} ----\n{log}", pod.name_any());
-            }
-        }
     }
 
     /// Makes a namespace that refuses every pod that is not restricted.

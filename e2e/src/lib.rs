@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod database;
+mod diagnosis;
 pub mod history;
 pub mod inbox;
 pub mod kubernetes;

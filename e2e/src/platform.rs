@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use crds::OrderCluster;
 use installation::{
     api_key::{self, ALL_SCOPES},
@@ -192,10 +192,13 @@ pub async fn await_ready(kubernetes: &Kubernetes, namespace: &str, name: &str) -
         },
     )
     .await;
-    if ready.is_err() {
-        kubernetes.explain(namespace).await;
+    match ready {
+        Ok(cluster) => Ok(cluster),
+        Err(error) => {
+            kubernetes.explain(namespace).await;
+            Err(anyhow!("{error:#}: {}", kubernetes.standing(namespace).await))
+        }
     }
-    ready
 }
 
 /// The status of a condition, if it speaks of the present generation.

@@ -83,6 +83,20 @@ pub(crate) async fn observe(context: &Context, namespace: &str, shard: &str) -> 
 }
 
 impl Observed {
+    /// Takes the lock from a holder that the API server refuses, once `lapsed`: it can neither renew it nor give it back,
+    /// nor take off the label that says it is master, while it has long been a standby.
+    pub(crate) fn free_lapsed_lock(&mut self, lapsed: impl FnOnce(&str) -> bool) {
+        let locked_out = |holder: &str| self.members.iter().any(|m| m.name == holder && m.token_is_dead);
+        if self
+            .consensus
+            .leader
+            .as_deref()
+            .is_some_and(|holder| locked_out(holder) && lapsed(holder))
+        {
+            self.consensus.leader = None;
+        }
+    }
+
     /// The member that is master, if there is one.
     pub(crate) fn master(&self) -> Option<&Member> {
         super::members::master(&self.members, &self.consensus)
@@ -134,5 +148,45 @@ impl Observed {
             .requests
             .as_ref()?;
         requests.get("storage").cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    /// `shop-0-0` holds the lock; its pod is older than the ServiceAccount, or not.
+    fn holding(older_than_account: bool) -> Observed {
+        let account: Time = from_value(json!("2026-01-01T00:01:00Z")).expect("a time");
+        let minute = if older_than_account { 0 } else { 2 };
+        let made = format!("2026-01-01T00:0{minute}:00Z");
+        let pod: Pod = from_value(json!({"metadata": {"name": "shop-0-0", "creationTimestamp": made}})).expect("a pod");
+        Observed {
+            stateful_set: None,
+            members: vec![Member::from_pod(&pod, Some(&account))],
+            claims: Vec::new(),
+            consensus: Consensus {
+                leader: Some("shop-0-0".to_owned()),
+                ..Consensus::default()
+            },
+        }
+    }
+
+    fn leader(mut observed: Observed, lapsed: bool) -> Option<String> {
+        observed.free_lapsed_lock(|_| lapsed);
+        observed.consensus.leader
+    }
+
+    #[test]
+    fn a_lapsed_lock_is_nobodys_when_its_holder_cannot_give_it_back() {
+        assert_eq!(leader(holding(true), true), None);
+        assert!(leader(holding(true), false).is_some(), "it may be master still");
+        assert!(
+            leader(holding(false), true).is_some(),
+            "who can write to the API server keeps or loses the lock by Patroni's own rules"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crds::labels;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 
-use super::build::{dcs, labels::names};
+use super::build::{LOCK_LIFE, dcs, labels::names};
 
 /// Of all shards; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,8 @@ struct Holder {
     name: String,
     /// What the holder wrote, only compared.
     renewal: String,
+    /// When it was first seen to hold the lock.
+    since: Instant,
     /// When a renewal was seen; `None` until the first one after the lock itself was seen, which may be a dead one's.
     at: Option<Instant>,
 }
@@ -63,6 +65,7 @@ impl Renewals {
                 let next = Holder {
                     name,
                     renewal,
+                    since: now,
                     at: None,
                 };
                 holders.before = held.replace(next).or(holders.before.take());
@@ -79,6 +82,16 @@ impl Renewals {
             .flatten()
             .find(|holder| holder.name == member)?
             .at
+    }
+
+    /// Whether `member` holds the shard's lock only on paper: it was not seen to renew it for so long that every other member
+    /// may take it. `false` for one that was never seen to hold it.
+    pub(crate) fn lapsed(&self, namespace: Option<&str>, shard: &str, member: &str, now: Instant) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = all.get(&key(namespace, shard)).and_then(|holders| holders.now.as_ref());
+        holder
+            .filter(|holder| holder.name == member)
+            .is_some_and(|holder| now.duration_since(holder.at.unwrap_or(holder.since)) > LOCK_LIFE)
     }
 
     /// The shard is gone.
@@ -137,6 +150,20 @@ mod tests {
         assert_eq!(last(&taken, "b"), Some(3));
         let released = [("a", "1"), ("a", "2"), ("", ""), ("", ""), ("b", "5")];
         assert_eq!(last(&released, "a"), Some(1));
+    }
+
+    #[test]
+    fn a_lock_lapses_when_its_holder_was_not_seen_to_renew_it_for_its_life() {
+        let (renewals, start) = (Renewals::default(), Instant::now());
+        let lapsed = |member: &str, at: Instant| renewals.lapsed(Some("market"), "shop-0", member, at);
+        renewals.take_in(&lock("a", "1"), start);
+        let second = Duration::from_secs(1);
+        assert!(!lapsed("a", start + LOCK_LIFE));
+        assert!(lapsed("a", start + LOCK_LIFE + second));
+        renewals.take_in(&lock("a", "2"), start + second);
+        assert!(!lapsed("a", start + LOCK_LIFE + second));
+        assert!(lapsed("a", start + LOCK_LIFE + second * 2));
+        assert!(!lapsed("b", start + LOCK_LIFE + second * 2), "it never held the lock");
     }
 
     #[test]

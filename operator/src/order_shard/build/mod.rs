@@ -25,6 +25,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use serde::Serialize;
 
 pub(crate) use files::{Files, SystemPasswords};
+pub(crate) use patroni::LOCK_LIFE;
 pub(crate) use revision::template_revision;
 
 use super::shard::Shard;

@@ -1,5 +1,7 @@
 //! Patroni's configuration: the file of all members, the file of each member, and the dynamic part in the DCS.
 
+use std::time::Duration;
+
 use crds::labels;
 use serde_json::{Value, json};
 use store::admin::Role;
@@ -9,6 +11,8 @@ use crate::order_shard::shard::Shard;
 
 /// Seconds after which a silent master loses its lock. 20 is the least Patroni takes.
 const TTL: u32 = 20;
+/// The same as a time.
+pub(crate) const LOCK_LIFE: Duration = Duration::from_secs(TTL as u64);
 /// Seconds between two looks of Patroni at its world.
 const LOOP_WAIT: u32 = 1;
 /// Seconds that Patroni tries to reach the API server. 3 is the least Patroni takes.
