@@ -1,7 +1,8 @@
 # Thin verbs; the logic is crates/xtask. ON=kind or ON=current-context chooses another Kubernetes for up and down.
 
 # --bin, not --package: cargo then chooses the features of a dependency for the whole workspace, and compiles it once.
-XTASK = cargo run --locked --bin xtask --
+# clippy-driver: as xtask itself compiles, so that what they share is compiled once.
+XTASK = RUSTC_WORKSPACE_WRAPPER=clippy-driver cargo run --locked --bin xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
 MOVES = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) $(if $(ORDERS),--orders $(ORDERS))
 

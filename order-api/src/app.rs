@@ -112,17 +112,17 @@ impl App {
     /// Runs many writes, each with its own outcome.
     pub async fn write_many<F>(&self, work: F) -> Result<Vec<Result<Written, StoreError>>, Problem>
     where
-        F: Future<Output = Vec<Result<Written, StoreError>>> + Send + 'static,
+        F: Future<Output = Result<Vec<Result<Written, StoreError>>, StoreError>> + Send + 'static,
     {
         let app = self.clone();
-        self.run_to_end(async move {
-            let mut outcomes = work.await;
+        let outcomes = self.run_to_end(async move {
+            let mut outcomes = work.await?;
             for written in outcomes.iter_mut().flatten() {
                 app.publish_now.hand_over(std::mem::take(&mut written.events));
             }
-            outcomes
-        })
-        .await
+            Ok::<_, StoreError>(outcomes)
+        });
+        Ok(outcomes.await??)
     }
 
     /// Runs a write to its end, whatever becomes of the request: a client that hangs up or a request out of time must

@@ -2,7 +2,7 @@
 //!
 //! Only successful requests store an answer; one that failed left nothing behind, so its key may be tried again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::Ordinal;
 use row_id::{KeyId, Position};
@@ -261,14 +261,14 @@ impl Store {
     /// Binds the key of a request of many parts to the whole of it, before the parts are done under keys of their own
     /// ([`IdempotencyKey::item`]). Those lie with the users they are of, where a part of another request may have left
     /// none to be compared with; this one lies at the position of the key itself, where every other request meets it.
-    ///
-    /// # Errors
-    /// [`StoreError::KeyReuse`], and what every write can meet.
-    pub async fn bind_key(&self, key: &IdempotencyKey) -> Result<(), StoreError> {
+    pub(crate) async fn bind_key(&self, key: &IdempotencyKey, deadline: Instant) -> Result<(), StoreError> {
         let key_id = key.id_of_its_own();
-        let request = key.request;
-        let bound = self.inner.write(Place::Key(key_id.uuid()), Bind { key_id, request });
-        bound.await.map(drop)
+        let bind = Bind {
+            key_id,
+            request: key.request,
+        };
+        let place = Place::Key(key_id.uuid());
+        self.inner.write_by(deadline, place, bind).await.map(drop)
     }
 }
 

@@ -12,6 +12,9 @@ use crate::workspace::Workspace;
 /// The programs that go into images.
 pub(crate) const PROGRAMS: [&str; 4] = ["operator", "order-api", "notifier", "sms-gateway"];
 
+/// What cargo calls to compile the workspace's own crates, instead of rustc.
+const WORKSPACE_WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
+
 /// How the programs are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -22,12 +25,13 @@ pub(crate) enum Profile {
 }
 
 impl Profile {
-    /// For cargo.
-    pub(crate) fn arguments(self) -> &'static [&'static str] {
+    /// Has cargo compile with it. In the dev profile clippy's driver is the compiler: it is rustc with more lints, so what is
+    /// tested is linted by the way. Never what is shipped: it optimises less.
+    pub(crate) fn choose(self, command: &mut Command) {
         match self {
-            Self::Dev => &[],
-            Self::Release => &["--release"],
-        }
+            Self::Dev => command.env(WORKSPACE_WRAPPER, "clippy-driver"),
+            Self::Release => command.arg("--release"),
+        };
     }
 
     /// Where cargo puts programs.
@@ -61,7 +65,8 @@ pub(crate) fn build_programs(stage: &Stage, workspace: &Workspace, profile: Prof
     let mut build = command(workspace, "build");
     // Without --package: cargo chooses the features of a dependency for the whole workspace, here and for the tests alike,
     // and compiles it once.
-    build.arg("--locked").args(profile.arguments());
+    build.arg("--locked");
+    profile.choose(&mut build);
     build.args(PROGRAMS.iter().flat_map(|name| ["--bin", name]));
     stage.run(&mut build)?;
     Programs::gather(workspace, profile)
@@ -74,7 +79,8 @@ pub(crate) fn command(workspace: &Workspace, subcommand: &str) -> Command {
     // Wherever cargo was told to build: the Dockerfiles copy from the checkout's target folder.
     command
         .env("CARGO_TARGET_DIR", workspace.target())
-        .env("CARGO_TERM_COLOR", "never");
+        .env("CARGO_TERM_COLOR", "never")
+        .env_remove(WORKSPACE_WRAPPER);
     // What `cargo run` told this program about itself. Build scripts that look at these would run again, and everything
     // above them be compiled again, each time a person's own cargo and this one take turns.
     for (name, _) in std::env::vars_os() {

@@ -102,15 +102,14 @@ pub async fn batch_create_orders(
         .collect();
     let good: Vec<_> = items.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
     // A batch of which nothing can be placed is refused like a single order that is wrong: its key stays free.
-    if !good.is_empty() {
-        app.store.bind_key(&key).await?;
+    if good.is_empty() {
+        return answer(items, Vec::new());
     }
     let store = app.store.clone();
     let written = app
         .write_many(async move {
-            store
-                .create_orders(good, |order| render(StatusCode::CREATED, order))
-                .await
+            let rendered = |order: &_| render(StatusCode::CREATED, order);
+            store.create_orders(&key, good, rendered).await
         })
         .await?;
     answer(items, written)

@@ -1,9 +1,9 @@
 //! Placing orders.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use row_id::{EventId, OrderId};
 use sqlx::{PgConnection, Row};
 
@@ -115,27 +115,49 @@ impl Store {
         new: NewOrder,
         render: impl Fn(&Order) -> StoredResponse + Send + Sync + 'static,
     ) -> Result<Written, StoreError> {
-        self.place_order(key, new, Arc::new(render)).await
+        let deadline = self.inner.write_deadline();
+        self.place_order(key, new, Arc::new(render), deadline).await
     }
 
-    /// Places many orders, each under its own key and in a transaction of its own; one failure is never another's.
-    /// Answers stand in the order of `items`.
+    /// Places many orders, each under its own key and in a transaction of its own; one failure is never another's. They
+    /// share one deadline, so that the caller hears of those that are placed although others cannot be, and those that wait
+    /// for a shard hold up the others only when they are [`AT_ONCE`]. Answers stand in the order of `items`.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyReuse`] when `batch`, the key of the whole, stands for another request; and what every write can
+    /// meet: nothing is placed then.
     pub async fn create_orders(
         &self,
+        batch: &IdempotencyKey,
         items: Vec<(IdempotencyKey, NewOrder)>,
         render: impl Fn(&Order) -> StoredResponse + Send + Sync + 'static,
-    ) -> Vec<Result<Written, StoreError>> {
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+        let deadline = self.inner.write_deadline();
+        self.bind_key(batch, deadline).await?;
         let render: Render = Arc::new(render);
-        stream::iter(items)
-            .map(|(key, new)| self.place_order(key, new, Arc::clone(&render)))
-            .buffered(AT_ONCE)
+        let mut answers: Vec<_> = stream::iter(items)
+            .enumerate()
+            .map(|(index, (key, new))| {
+                let placed = self.place_order(key, new, Arc::clone(&render), deadline);
+                placed.map(move |answer| (index, answer))
+            })
+            .buffer_unordered(AT_ONCE)
             .collect()
-            .await
+            .await;
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
 
-    async fn place_order(&self, key: IdempotencyKey, new: NewOrder, render: Render) -> Result<Written, StoreError> {
+    async fn place_order(
+        &self,
+        key: IdempotencyKey,
+        new: NewOrder,
+        render: Render,
+        deadline: Instant,
+    ) -> Result<Written, StoreError> {
         let place = Place::Key(new.user_id.uuid());
-        let committed = self.inner.write(place, PlaceOrder { key, new, render }).await?;
+        let work = PlaceOrder { key, new, render };
+        let committed = self.inner.write_by(deadline, place, work).await?;
         Ok(committed.value.written(committed.token))
     }
 }

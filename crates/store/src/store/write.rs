@@ -64,8 +64,23 @@ impl Inner {
         place: Place,
         work: W,
     ) -> Result<Committed<W::Output>, StoreError> {
+        self.write_by(self.write_deadline(), place, work).await
+    }
+
+    /// When a write that begins now gives up.
+    pub(crate) fn write_deadline(&self) -> Instant {
+        Instant::now() + self.config.write_deadline
+    }
+
+    /// The same as [`Inner::write`] for one of several transactions that share a deadline.
+    pub(crate) async fn write_by<W: Work>(
+        self: &Arc<Self>,
+        deadline: Instant,
+        place: Place,
+        work: W,
+    ) -> Result<Committed<W::Output>, StoreError> {
         let inner = Arc::clone(self);
-        match tokio::spawn(async move { inner.write_until_settled(place, &work).await }).await {
+        match tokio::spawn(async move { inner.write_until_settled(deadline, place, &work).await }).await {
             Ok(outcome) => outcome,
             Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
             Err(_) => Err(self.unavailable(
@@ -79,11 +94,11 @@ impl Inner {
 
     async fn write_until_settled<W: Work>(
         self: Arc<Self>,
+        deadline: Instant,
         place: Place,
         work: &W,
     ) -> Result<Committed<W::Output>, StoreError> {
         let began = Instant::now();
-        let deadline = began + self.config.write_deadline;
         let mut way = Way::default();
         let mut unknown = None;
         let mut last = String::new();

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use row_id::{EventId, OrderId, UserId};
 use serde_json::json;
 
@@ -290,13 +292,17 @@ async fn in_a_batch_one_callers_error_is_never_anothers() {
     let items: Vec<_> = items
         .map(|(index, user)| (batch.item(index, batch.request), new_order(user)))
         .collect();
-    let answers = shards.store.create_orders(items.clone(), render_order).await;
+    let answers = shards
+        .store
+        .create_orders(&batch, items.clone(), render_order)
+        .await
+        .unwrap();
     assert!(matches!(answers[1], Err(StoreError::UserNotFound(id)) if id == nobody));
     let placed: Vec<OrderId> = [0, 2, 3]
         .iter()
         .map(|index| order_of(answers[*index].as_ref().unwrap()))
         .collect();
-    let again = shards.store.create_orders(items, render_order).await;
+    let again = shards.store.create_orders(&batch, items, render_order).await.unwrap();
     assert_eq!(
         order_of(again[3].as_ref().unwrap()),
         placed[2],
@@ -317,6 +323,47 @@ async fn in_a_batch_one_callers_error_is_never_anothers() {
         .map(|answer| answer.unwrap().value.map(|user| user.user_id))
         .collect();
     assert_eq!(users, [Some(bob), None, Some(ada)]);
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn orders_of_a_batch_that_cannot_be_placed_hold_up_no_others_and_all_give_up_together() {
+    let patience = Duration::from_secs(2);
+    let shards = Shards::with(2, |config| config.write_deadline = patience).await;
+    let batch = key();
+    let working = shards.owner(batch.id_of_its_own().position());
+    let (mut placeable, mut blocked) = (None, None);
+    while placeable.is_none() || blocked.is_none() {
+        let user = shards.create_user().await;
+        let found = if shards.owner(user.position()) == working {
+            &mut placeable
+        } else {
+            &mut blocked
+        };
+        *found = Some(user);
+    }
+    let (placeable, blocked) = (placeable.unwrap(), blocked.unwrap());
+    let freeze = "UPDATE ringwright.range_owners SET state = 'frozen', target = 7";
+    shards.execute(shards.owner(blocked.position()), freeze).await;
+
+    // Fewer that wait than are placed at once, first of all; and more, last of all.
+    let users = [[blocked; 4].as_slice(), &[placeable; 20], &[blocked; 16]].concat();
+    let items = users.iter().enumerate();
+    let items = items.map(|(index, user)| (batch.item(index, batch.request), new_order(*user)));
+    let began = Instant::now();
+    let answers = shards
+        .store
+        .create_orders(&batch, items.collect(), render_order)
+        .await
+        .unwrap();
+    assert!(began.elapsed() < patience * 2, "{:?}", began.elapsed());
+    for (user, answer) in users.iter().zip(&answers) {
+        match answer {
+            Ok(_) => assert_eq!(*user, placeable),
+            Err(StoreError::Unavailable { .. }) => assert_eq!(*user, blocked),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
     shards.end().await;
 }
 

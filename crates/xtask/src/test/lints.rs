@@ -15,12 +15,30 @@ pub(crate) fn formatting(stage: &Stage, workspace: &Workspace) -> Result<()> {
     check(stage, cargo::command(workspace, "fmt").args(["--all", "--", "--check"]))
 }
 
-/// Clippy finds nothing, in tests neither.
-pub(crate) fn clippy(stage: &Stage, workspace: &Workspace) -> Result<()> {
-    let mut clippy = cargo::command(workspace, "clippy");
-    clippy.args(["--workspace", "--all-targets", "--features", "e2e/cluster", "--locked"]);
-    clippy.args(["--", "--deny", "warnings"]);
-    check(stage, &mut clippy)
+/// What the compiler, which is clippy's driver, has to say of the workspace's own crates; also of those that were compiled
+/// before, for cargo keeps it.
+#[derive(Debug, Default)]
+pub(super) struct Lints(Vec<String>);
+
+impl Lints {
+    /// Takes in a diagnostic of one target; a file that is part of several is told of by each.
+    pub(super) fn take_in(&mut self, rendered: String) {
+        if !self.0.contains(&rendered) {
+            self.0.push(rendered);
+        }
+    }
+
+    /// All of them fail the stage, in tests too.
+    pub(super) fn judge(self, stage: &Stage) {
+        stage.count(Tally {
+            passed: u64::from(self.0.is_empty()),
+            failed: self.0.len() as u64,
+        });
+        for lint in self.0 {
+            stage.note(&lint);
+            stage.failure(format!("clippy: {}", lint.lines().next().unwrap_or_default()));
+        }
+    }
 }
 
 /// Licences, banned crates and where crates come from, by `deny.toml`.

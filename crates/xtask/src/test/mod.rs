@@ -32,11 +32,10 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     let instance = instances::test()?;
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
-    let built = run.stage("programs and tests", Some(()), |stage, ()| {
+    let built = run.stage("programs, tests and lints", Some(()), |stage, ()| {
         suites::build_all(stage, workspace, &[PLATFORM])
     });
     let built = built.as_ref();
-    run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
     run.stage("dependencies", Some(()), |stage, ()| {
         lints::dependencies(stage, workspace)
     });
@@ -92,8 +91,9 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
 pub(crate) fn check(workspace: &Workspace) -> Result<ExitCode> {
     let mut run = Runner::new("check", workspace)?;
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
-    run.stage("clippy", Some(()), |stage, ()| lints::clippy(stage, workspace));
-    let suites = run.stage("tests", Some(()), |stage, ()| suites::build_unit(stage, workspace));
+    let suites = run.stage("tests and lints", Some(()), |stage, ()| {
+        suites::build_unit(stage, workspace)
+    });
     let ready = run.stage("prerequisites", Some(()), |stage, ()| {
         prerequisites::ensure_for_images(stage)
     });
@@ -152,7 +152,7 @@ pub(crate) fn charts(workspace: &Workspace) -> Result<ExitCode> {
 pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
     let mut run = Runner::new("e2e", workspace)?;
     let instance = instances::test()?;
-    let built = run.stage("programs and tests", Some(()), |stage, ()| {
+    let built = run.stage("programs, tests and lints", Some(()), |stage, ()| {
         suites::build_all(stage, workspace, &[PLATFORM, MOVES])
     });
     let programs = built.as_ref().map(|built| built.programs);

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::cargo::{self, PROGRAMS, Profile, Programs};
 use crate::stage::{Stage, Tally};
 use crate::test::libtest::{Counter, Failures};
+use crate::test::lints::Lints;
 use crate::workspace::Workspace;
 
 /// The package's feature without which cargo passes over the test programs that need a running cluster.
@@ -50,6 +51,14 @@ struct Message {
     target: Option<Target>,
     profile: Option<Harness>,
     executable: Option<PathBuf>,
+    message: Option<Diagnostic>,
+}
+
+/// What the compiler says of a target.
+#[derive(Debug, Deserialize)]
+struct Diagnostic {
+    /// As a person reads it.
+    rendered: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,9 +73,9 @@ struct Harness {
     test: bool,
 }
 
-/// Compiles the tests that need no cluster.
+/// Compiles and lints the tests that need no cluster.
 pub(crate) fn build_unit(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
-    compile(stage, workspace, Profile::Dev, &["--workspace", "--tests"])
+    compile(stage, workspace, Profile::Dev, &["--workspace", "--all-targets"])
 }
 
 /// All tests, and the programs of the images.
@@ -77,10 +86,10 @@ pub(crate) struct Built {
     pub(crate) end_to_end: Suites,
 }
 
-/// Compiles everything that `make test` runs, once: to optimise it would take longer than all the tests. Of the end-to-end
+/// Compiles and lints everything that `make test` runs, once: to optimise it would take longer than all the tests. Of the end-to-end
 /// tests, those programs.
 pub(crate) fn build_all(stage: &Stage, workspace: &Workspace, end_to_end: &[&str]) -> Result<Built> {
-    let arguments = ["--workspace", "--tests", "--bins", "--features", CLUSTER];
+    let arguments = ["--workspace", "--all-targets", "--features", CLUSTER];
     let suites = compile(stage, workspace, Profile::Dev, &arguments)?.0;
     let (mut against_cluster, unit) = suites
         .into_iter()
@@ -109,16 +118,22 @@ pub(crate) fn build_model(stage: &Stage, workspace: &Workspace) -> Result<Suites
 
 fn compile(stage: &Stage, workspace: &Workspace, profile: Profile, arguments: &[&str]) -> Result<Suites> {
     let mut build = cargo::command(workspace, "build");
-    build.arg("--locked").args(profile.arguments()).args(arguments);
-    build.arg("--message-format=json-render-diagnostics");
-    let mut suites = Suites::default();
-    stage.run_sifting(&mut build, |line| {
-        let Ok(message) = serde_json::from_str::<Message>(line) else {
+    build.arg("--locked").args(arguments);
+    profile.choose(&mut build);
+    build.arg("--message-format=json");
+    let (mut suites, mut lints) = (Suites::default(), Lints::default());
+    let built = stage.run_sifting(&mut build, |line| {
+        let Ok(mut message) = serde_json::from_str::<Message>(line) else {
             return true;
         };
+        if let Some(diagnostic) = message.message.take() {
+            lints.take_in(diagnostic.rendered);
+        }
         suites.0.extend(suite(message));
         false
-    })?;
+    });
+    lints.judge(stage);
+    built?;
     suites.0.sort_by(|one, other| one.name.cmp(&other.name));
     stage.note(format!("{} test programs", suites.0.len()));
     Ok(suites)
@@ -133,6 +148,8 @@ fn suite(message: Message) -> Option<Suite> {
     }
     let package = folder.file_name()?.to_string_lossy().into_owned();
     let name = match target.kind.first().map(String::as_str) {
+        // Compiled to be linted; `make bench` runs them.
+        Some("bench") => return None,
         Some("test") => format!("{package}: {}", target.name),
         Some("bin") if target.name != package => format!("{package}: program {}", target.name),
         _ => package,
@@ -149,6 +166,7 @@ impl Suites {
     pub(crate) fn run_unit(&self, stage: &Stage, workspace: &Workspace, environment: &Environment) {
         self.run(stage, UNIT_DEADLINE, environment, None);
         let mut examples = cargo::command(workspace, "test");
+        Profile::Dev.choose(&mut examples);
         examples.args(["--workspace", "--locked", "--doc"]).envs(environment);
         run(stage, "examples in the documentation", examples);
     }
@@ -229,6 +247,7 @@ mod tests {
             Some("ring: balance".to_owned())
         );
         assert!(suite(message("bin", "ring", false)).is_none());
+        assert!(suite(message("bench", "lookup", true)).is_none());
     }
 
     #[test]
