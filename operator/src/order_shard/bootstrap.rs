@@ -90,22 +90,13 @@ mod tests {
 
     fn member(index: u32, state: &str, role: &str) -> Member {
         Member {
-            name: format!("shop-0-{index}"),
-            uid: String::new(),
-            ip: None,
             ready: false,
-            terminating: false,
-            revision: None,
-            role: None,
-            loaded: None,
-            wanted: None,
             patroni: Some(PatroniStatus {
                 state: state.to_owned(),
                 role: role.to_owned(),
                 ..PatroniStatus::default()
             }),
-            token_is_dead: false,
-            trouble: None,
+            ..Member::ready(&format!("shop-0-{index}"))
         }
     }
 

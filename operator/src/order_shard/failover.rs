@@ -123,18 +123,8 @@ mod tests {
 
     fn member(name: &str, uid: &str) -> Member {
         Member {
-            name: name.to_owned(),
             uid: uid.to_owned(),
-            ip: None,
-            ready: true,
-            terminating: false,
-            revision: None,
-            role: None,
-            loaded: None,
-            wanted: None,
-            patroni: None,
-            token_is_dead: false,
-            trouble: None,
+            ..Member::ready(name)
         }
     }
 

@@ -247,6 +247,27 @@ pub(crate) fn master<'a>(members: &'a [Member], consensus: &Consensus) -> Option
 }
 
 #[cfg(test)]
+impl Member {
+    /// One that is up, of which nothing else is known.
+    pub(crate) fn ready(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            uid: String::new(),
+            ip: None,
+            ready: true,
+            terminating: false,
+            revision: None,
+            role: None,
+            loaded: None,
+            wanted: None,
+            patroni: None,
+            token_is_dead: false,
+            trouble: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -290,18 +311,8 @@ mod tests {
     #[test]
     fn a_master_needs_both_the_lock_and_the_label() {
         let member = |name: &str, role: &str| Member {
-            name: name.to_owned(),
-            uid: String::new(),
-            ip: None,
-            ready: true,
-            terminating: false,
-            revision: None,
             role: Some(role.to_owned()),
-            loaded: None,
-            wanted: None,
-            patroni: None,
-            token_is_dead: false,
-            trouble: None,
+            ..Member::ready(name)
         };
         let members = [member("shop-0-0", "master"), member("shop-0-1", "replica")];
         let led_by = |name: &str| Consensus {

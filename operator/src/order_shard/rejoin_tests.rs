@@ -13,15 +13,9 @@ struct World {
 fn member(index: u32, position: u64) -> Member {
     let master = index == 0;
     Member {
-        name: format!("shop-0-{index}"),
         uid: index.to_string(),
         ip: Some("10.0.0.1".to_owned()),
-        ready: true,
-        terminating: false,
-        revision: None,
         role: Some(if master { "master" } else { "replica" }.to_owned()),
-        loaded: None,
-        wanted: None,
         patroni: Some(PatroniStatus {
             state: "running".to_owned(),
             role: if master { "primary" } else { "replica" }.to_owned(),
@@ -29,8 +23,7 @@ fn member(index: u32, position: u64) -> Member {
             xlog_location: Some(position),
             ..PatroniStatus::default()
         }),
-        token_is_dead: false,
-        trouble: None,
+        ..Member::ready(&format!("shop-0-{index}"))
     }
 }
 

@@ -149,18 +149,8 @@ mod tests {
     #[test]
     fn a_member_is_told_once_and_asked_until_it_has_the_files() {
         let mut member = Member {
-            name: "shop-0-0".to_owned(),
             uid: "1".to_owned(),
-            ip: None,
-            ready: true,
-            terminating: false,
-            revision: None,
-            role: None,
-            loaded: None,
-            wanted: None,
-            patroni: None,
-            token_is_dead: false,
-            trouble: None,
+            ..Member::ready("shop-0-0")
         };
         assert_eq!(need(&member, "new"), Need::Tell);
         member.wanted = Some("new".to_owned());

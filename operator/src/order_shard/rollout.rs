@@ -271,15 +271,10 @@ mod tests {
     fn member(index: u32, revision: &str) -> Member {
         let master = index == 0;
         Member {
-            name: format!("shop-0-{index}"),
             uid: index.to_string(),
             ip: Some("10.0.0.1".to_owned()),
-            ready: true,
-            terminating: false,
             revision: Some(revision.to_owned()),
             role: Some(if master { "master" } else { "replica" }.to_owned()),
-            loaded: None,
-            wanted: None,
             patroni: Some(PatroniStatus {
                 state: "running".to_owned(),
                 role: if master { "primary" } else { "replica" }.to_owned(),
@@ -287,8 +282,7 @@ mod tests {
                 replication_state: (!master).then(|| "streaming".to_owned()),
                 ..PatroniStatus::default()
             }),
-            token_is_dead: false,
-            trouble: None,
+            ..Member::ready(&format!("shop-0-{index}"))
         }
     }
 

@@ -104,15 +104,9 @@ mod tests {
 
     fn follower(timeline: i64) -> Member {
         Member {
-            name: "shop-0-1".to_owned(),
             uid: "a".to_owned(),
             ip: Some("10.0.0.1".to_owned()),
-            ready: true,
-            terminating: false,
-            revision: None,
             role: Some("replica".to_owned()),
-            loaded: None,
-            wanted: None,
             patroni: Some(PatroniStatus {
                 state: "running".to_owned(),
                 role: "replica".to_owned(),
@@ -120,8 +114,7 @@ mod tests {
                 timeline: Some(timeline),
                 ..PatroniStatus::default()
             }),
-            token_is_dead: false,
-            trouble: None,
+            ..Member::ready("shop-0-1")
         }
     }
 

@@ -53,13 +53,12 @@ pub async fn clean_rows(session: &mut ShardSession, batch: &Batch, max_rows: u32
 /// What every step can meet.
 pub async fn mark_cleaned(session: &mut ShardSession, batch: &Batch) -> Result<bool, MoveError> {
     let operation = batch.named("mark as cleaned");
-    if !session.decide(&operation, batch.bind(MARK_CLEANED)).await? {
-        return Ok(false);
-    }
-    // The next range of the move makes it again; in use by another session, that one drops it.
+    // First, for nobody comes back to a range that is marked. Where rows are left, or another range of the move, cleaning makes
+    // it again; in use by another session, that one drops it.
     let origin = origin(session, batch);
     match session.fetch_all(&operation, query(DROP_ORIGIN).bind(origin)).await {
-        Ok(_) | Err(MoveError::Busy { .. }) => Ok(true),
-        Err(error) => Err(error),
+        Ok(_) | Err(MoveError::Busy { .. }) => {}
+        Err(error) => return Err(error),
     }
+    session.decide(&operation, batch.bind(MARK_CLEANED)).await
 }
