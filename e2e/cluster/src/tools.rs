@@ -130,6 +130,19 @@ const COMPILER_FLAGS: &str = "all=-dwarf=false";
 /// A compiler that ends after some seconds need not collect garbage, up to this size: another seventh.
 const COMPILER_MEMORY: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "2GiB")];
 
+/// Go, about to compile as the cluster's programs are compiled: what two compilations share, Go then finds in its cache.
+///
+/// # Errors
+/// When Go is missing.
+pub fn go(subcommand: &str) -> Result<Command> {
+    let go = prerequisites::go().ok_or_else(|| Error::Prerequisites("  - Go 1.24 or later".into()))?;
+    let mut command = Command::new(go);
+    command
+        .args([subcommand, "-gcflags", COMPILER_FLAGS])
+        .envs(COMPILER_MEMORY);
+    Ok(command)
+}
+
 struct Program {
     name: &'static str,
     module: &'static str,
@@ -181,15 +194,13 @@ impl Program {
         for (variable, value) in &self.stamps {
             let _ = write!(flags, " -X {variable}={value}"); // writing to a String cannot fail
         }
-        let go = prerequisites::go().ok_or_else(|| Error::Prerequisites("  - Go 1.24 or later".into()))?;
-        let mut command = Command::new(go);
+        let mut command = go("build")?;
         command
-            .args(["build", "-v", "-gcflags", COMPILER_FLAGS, "-ldflags", &flags, "-o"])
+            .args(["-v", "-ldflags", &flags, "-o"])
             .arg(into.join(self.name))
             .arg(self.package);
         command
             .current_dir(sources.join(self.module))
-            .envs(COMPILER_MEMORY)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         if self.name == "pause" {

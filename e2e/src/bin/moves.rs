@@ -57,6 +57,7 @@ async fn main() -> Result<ExitCode> {
                 seed,
                 orders,
                 rate,
+                numbers: Campaign::LONG,
                 masters_die,
             };
             let summary = campaign.run().await?;

@@ -1,4 +1,4 @@
-//! A cluster goes from 2 to 3 to 5 to 3 to 5 shards under load, with faults drawn from a seed, and is judged.
+//! A cluster changes its number of shards again and again under load, with faults drawn from a seed, and is judged.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,9 +19,8 @@ use crate::load::{Caller, Client, Clock, Load, Recorder, Settings, prefill};
 use crate::platform::{self, bearer};
 use crate::{Kubernetes, Platform, with_temp_ns};
 
-/// The shards that a campaign begins with, and the numbers it goes through.
+/// The shards that a campaign begins with.
 const FIRST: usize = 2;
-const NUMBERS: [usize; 4] = [3, 5, 3, 5];
 /// From one number of shards to the next, deaths and recoveries included.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Ten pods of databases, a Kubernetes, the load and its judge share two cores: five commits on ten disks take long at
@@ -45,6 +44,8 @@ pub struct Campaign {
     pub orders: usize,
     /// Requests a second.
     pub rate: u32,
+    /// The numbers of shards it goes through, from 2.
+    pub numbers: &'static [usize],
     /// Whether masters die too; requests may then fail, for a failover takes seconds.
     pub masters_die: bool,
 }
@@ -80,6 +81,9 @@ pub struct Summary {
 }
 
 impl Campaign {
+    /// Growing and shrinking, by one shard and by two, and back to what was there before.
+    pub const LONG: &'static [usize] = &[3, 5, 3, 5];
+
     /// Runs it in a namespace of its own, with two operators.
     ///
     /// # Errors
@@ -153,9 +157,15 @@ struct Run<'r> {
 
 impl Run<'_> {
     async fn go_through(&mut self) -> Result<()> {
-        let appointments = draw(self.campaign.seed, NUMBERS.len(), self.campaign.masters_die);
+        let Campaign {
+            seed,
+            numbers,
+            masters_die,
+            ..
+        } = self.campaign;
+        let appointments = draw(seed, numbers.len(), masters_die);
         let mut from = FIRST;
-        for (to, appointments) in NUMBERS.into_iter().zip(appointments) {
+        for (to, appointments) in numbers.iter().copied().zip(appointments) {
             self.client.latency().begin(&format!("{from} to {to} shards"));
             self.go(from, to, &appointments)
                 .await

@@ -1,4 +1,4 @@
-//! The campaign with two seeds, and fewer orders than the 200,000 of `make test-moves`: CI has an hour for everything.
+//! Campaigns with fewer orders than the 200,000 of `make test-moves`: CI has an hour for everything.
 
 use anyhow::{Result, ensure};
 use e2e::moves::{Campaign, Summary};
@@ -7,30 +7,55 @@ use e2e::moves::{Campaign, Summary};
 const ORDERS: usize = 2_000;
 /// Two cores are busy with these, beside a Kubernetes of three nodes, ten databases and programs compiled for tests.
 const RATE: u32 = 25;
+/// For two moves, which take minutes even so.
+const LIGHT: u32 = 10;
 
-async fn run(seed: u64, masters_die: bool) -> Result<Summary> {
-    let campaign = Campaign {
-        seed,
-        orders: ORDERS,
-        rate: RATE,
-        masters_die,
-    };
+const LONG: Campaign = Campaign {
+    seed: 1,
+    orders: ORDERS,
+    rate: RATE,
+    numbers: Campaign::LONG,
+    masters_die: false,
+};
+
+async fn run(campaign: Campaign) -> Result<Summary> {
     let summary = campaign.run().await?;
     println!("{}", serde_json::to_string_pretty(&summary)?);
-    ensure!(summary.passed, "seed {seed}:\n{}", summary.report);
+    ensure!(summary.passed, "seed {}:\n{}", campaign.seed, summary.report);
     Ok(summary)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn from_2_to_3_to_5_to_3_to_5_shards_no_request_fails_though_the_operator_dies_in_each_move() -> Result<()> {
-    let summary = run(1, false).await?;
+async fn run_without_failures(campaign: Campaign) -> Result<()> {
+    let summary = run(campaign).await?;
     ensure!(summary.failed == 0, "{} requests failed", summary.failed);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_and_back_no_request_fails_though_the_operator_dies_in_each_move() -> Result<()> {
+    run_without_failures(Campaign {
+        seed: 3,
+        rate: LIGHT,
+        numbers: &[3, 2],
+        ..LONG
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_2_to_3_to_5_to_3_to_5_shards_no_request_fails_though_the_operator_dies_in_each_move() -> Result<()> {
+    run_without_failures(LONG).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_2_to_3_to_5_to_3_to_5_shards_nothing_is_lost_though_masters_of_sources_and_targets_die_too() -> Result<()>
 {
-    run(2, true).await?;
-    Ok(())
+    let masters_die = true;
+    run(Campaign {
+        seed: 2,
+        masters_die,
+        ..LONG
+    })
+    .await
+    .map(drop)
 }

@@ -1,9 +1,7 @@
 //! The tests of the cluster's own Go programs.
 
-use std::process::Command;
-
-use anyhow::{Context, Result};
-use hermetic_cluster::prerequisites;
+use anyhow::Result;
+use hermetic_cluster::tools;
 
 use crate::prerequisites::Ready;
 use crate::stage::{Stage, Tally};
@@ -15,9 +13,8 @@ const PACKAGES: [&str; 3] = ["./credentials", "./pauseimage", "./supervise"];
 
 /// Runs them and counts each test.
 pub(crate) fn test(stage: &Stage, workspace: &Workspace, _ready: Ready) -> Result<()> {
-    let go = prerequisites::go().context("testing the cluster's programs: Go is missing")?;
-    let mut command = Command::new(go);
-    command.args(["test", "-count=1", "-v"]).args(PACKAGES);
+    let mut command = tools::go("test")?;
+    command.args(["-count=1", "-v"]).args(PACKAGES);
     let mut tally = Tally::default();
     let result = stage.run_watching(command.current_dir(workspace.root().join(MODULE)), |line| {
         tally.passed += u64::from(line.starts_with("--- PASS: "));
