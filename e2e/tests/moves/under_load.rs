@@ -34,7 +34,8 @@ async fn run_without_failures(campaign: Campaign) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_and_back_no_request_fails_though_the_operator_dies_in_each_move() -> Result<()> {
     run_without_failures(Campaign {
-        seed: 3,
+        // The operator dies in the copy and in the hand-over, and is stopped in a freeze on the way to 3.
+        seed: 6,
         rate: LIGHT,
         numbers: &[3, 2],
         ..LONG

@@ -86,8 +86,8 @@ pub(crate) struct Built {
     pub(crate) end_to_end: Suites,
 }
 
-/// Compiles and lints everything that `make test` runs, once: to optimise it would take longer than all the tests. Of the end-to-end
-/// tests, those programs.
+/// Compiles and lints everything that `make test` runs, once: to optimise it would take longer than all the tests. Of the
+/// end-to-end tests, those programs.
 pub(crate) fn build_all(stage: &Stage, workspace: &Workspace, end_to_end: &[&str]) -> Result<Built> {
     let arguments = ["--workspace", "--all-targets", "--features", CLUSTER];
     let suites = compile(stage, workspace, Profile::Dev, &arguments)?.0;
