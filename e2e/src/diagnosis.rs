@@ -14,8 +14,8 @@ const PATRONI: &str = "status";
 const PATRONI_SHOWN: usize = 160;
 
 impl Kubernetes {
-    /// One line for an error: where clusters, shards and pods of a namespace stand.
-    pub async fn standing(&self, namespace: &str) -> String {
+    /// One line: where clusters, shards and pods of a namespace stand.
+    async fn standing(&self, namespace: &str) -> String {
         let mut parts = Vec::new();
         let all = ListParams::default();
         if let Ok(clusters) = self.objects::<OrderCluster>(namespace).list(&all).await {
@@ -32,9 +32,11 @@ impl Kubernetes {
         parts.join("; ")
     }
 
-    /// Prints resources, events and what the pods that are not ready wrote last.
-    pub async fn explain(&self, namespace: &str) {
-        eprintln!("---- {namespace} ----\n{}", self.standing(namespace).await);
+    /// Prints resources, events and what the pods that are not ready wrote last. Returns one line for an error: where
+    /// clusters, shards and pods stand.
+    pub async fn explain(&self, namespace: &str) -> String {
+        let standing = self.standing(namespace).await;
+        eprintln!("---- {namespace} ----\n{standing}");
         if let Ok(text) =
             self.cluster
                 .kubectl(["get", "ordercluster,ordershard,pods,pvc", "-n", namespace, "-o", "wide"])
@@ -52,7 +54,7 @@ impl Kubernetes {
             }
         }
         let Ok(pods) = self.pods(namespace, "").await else {
-            return;
+            return standing;
         };
         for pod in pods.iter().filter(|pod| !is_ready(pod)) {
             let tail = LogParams {
@@ -63,6 +65,7 @@ impl Kubernetes {
                 eprintln!("---- log of {} ----\n{log}", pod.name_any());
             }
         }
+        standing
     }
 }
 

@@ -195,8 +195,8 @@ pub async fn await_ready(kubernetes: &Kubernetes, namespace: &str, name: &str) -
     match ready {
         Ok(cluster) => Ok(cluster),
         Err(error) => {
-            kubernetes.explain(namespace).await;
-            Err(anyhow!("{error:#}: {}", kubernetes.standing(namespace).await))
+            let standing = kubernetes.explain(namespace).await;
+            Err(anyhow!("{error:#}: {standing}"))
         }
     }
 }

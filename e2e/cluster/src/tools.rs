@@ -137,9 +137,7 @@ const COMPILER_MEMORY: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "2Gi
 pub fn go(subcommand: &str) -> Result<Command> {
     let go = prerequisites::go().ok_or_else(|| Error::Prerequisites("  - Go 1.24 or later".into()))?;
     let mut command = Command::new(go);
-    command
-        .args([subcommand, "-gcflags", COMPILER_FLAGS])
-        .envs(COMPILER_MEMORY);
+    command.args([subcommand, "-gcflags", COMPILER_FLAGS]);
     Ok(command)
 }
 
@@ -201,6 +199,7 @@ impl Program {
             .arg(self.package);
         command
             .current_dir(sources.join(self.module))
+            .envs(COMPILER_MEMORY)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         if self.name == "pause" {

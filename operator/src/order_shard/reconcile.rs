@@ -107,12 +107,10 @@ pub(super) async fn reconcile(resource: Arc<OrderShard>, shards: Arc<Shards>) ->
 }
 
 async fn look(resource: &OrderShard, shards: &Shards) -> Result<Action, ReconcileError> {
-    let namespace = resource.namespace().unwrap_or_default();
-    let mut observed = observe(&shards.context, &namespace, &resource.name_any()).await?;
-    observed.free_lapsed_lock(|holder| {
-        let name = resource.name_any();
-        shards.renewals.lapsed(Some(&namespace), &name, holder, Instant::now())
-    });
+    let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
+    let mut observed = observe(&shards.context, &namespace, &name).await?;
+    let lapsed = |holder: &str| shards.renewals.lapsed(Some(&namespace), &name, holder, Instant::now());
+    observed.free_lapsed_lock(lapsed);
     let failover = notice_failover(shards, resource, &observed);
     let credentials = credentials(resource, shards, &namespace).await;
     let refusal = match deletion(resource, shards, &observed, credentials.as_ref().ok()).await {

@@ -121,7 +121,7 @@ impl Store {
 
     /// Places many orders, each under its own key and in a transaction of its own; one failure is never another's. They
     /// share one deadline, so that the caller hears of those that are placed although others cannot be, and those that wait
-    /// for a shard hold up the others only when they are [`AT_ONCE`]. Answers stand in the order of `items`.
+    /// for a shard hold up the others only when they are as many as are placed at once. Answers stand in the order of `items`.
     ///
     /// # Errors
     /// [`StoreError::KeyReuse`] when `batch`, the key of the whole, stands for another request; and what every write can

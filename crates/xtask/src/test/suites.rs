@@ -73,9 +73,9 @@ struct Harness {
     test: bool,
 }
 
-/// Compiles and lints the tests that need no cluster.
+/// Compiles and lints everything; of the tests, those that need no cluster.
 pub(crate) fn build_unit(stage: &Stage, workspace: &Workspace) -> Result<Suites> {
-    compile(stage, workspace, Profile::Dev, &["--workspace", "--all-targets"])
+    compile_all(stage, workspace).map(|(unit, _)| unit)
 }
 
 /// All tests, and the programs of the images.
@@ -89,17 +89,25 @@ pub(crate) struct Built {
 /// Compiles and lints everything that `make test` runs, once: to optimise it would take longer than all the tests. Of the
 /// end-to-end tests, those programs.
 pub(crate) fn build_all(stage: &Stage, workspace: &Workspace, end_to_end: &[&str]) -> Result<Built> {
-    let arguments = ["--workspace", "--all-targets", "--features", CLUSTER];
-    let suites = compile(stage, workspace, Profile::Dev, &arguments)?.0;
-    let (mut against_cluster, unit) = suites
-        .into_iter()
-        .partition::<Vec<_>, _>(|suite| [PLATFORM, MOVES].contains(&suite.name.as_str()));
-    against_cluster.retain(|suite| end_to_end.contains(&suite.name.as_str()));
+    let (unit, mut against_cluster) = compile_all(stage, workspace)?;
+    against_cluster
+        .0
+        .retain(|suite| end_to_end.contains(&suite.name.as_str()));
     Ok(Built {
         programs: Programs::gather(workspace, Profile::Dev)?,
-        unit: Suites(unit),
-        end_to_end: Suites(against_cluster),
+        unit,
+        end_to_end: against_cluster,
     })
+}
+
+/// The tests that need no cluster, and those that need one.
+fn compile_all(stage: &Stage, workspace: &Workspace) -> Result<(Suites, Suites)> {
+    let arguments = ["--workspace", "--all-targets", "--features", CLUSTER];
+    let suites = compile(stage, workspace, Profile::Dev, &arguments)?.0;
+    let (against_cluster, unit) = suites
+        .into_iter()
+        .partition(|suite| [PLATFORM, MOVES].contains(&suite.name.as_str()));
+    Ok((Suites(unit), Suites(against_cluster)))
 }
 
 /// Compiles the programs of the images as they are shipped, and the campaign that judges and measures them. In one go: cargo
