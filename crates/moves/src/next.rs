@@ -35,9 +35,12 @@ pub fn next_steps(world: &BTreeMap<Ordinal, ShardView>, wish: &Wish) -> Steps {
         BTreeSet::new()
     };
     for (index, pair) in pairs.iter().enumerate() {
-        steps
-            .steps
-            .extend(go_on(pair, why_void(pair, &pairs, wish), copying.contains(&index)));
+        steps.steps.extend(go_on(
+            pair,
+            why_void(pair, &pairs, wish),
+            copying.contains(&index),
+            wish,
+        ));
     }
     let all_is_quiet = pairs.is_empty() && leftovers.steps.is_empty() && begin.is_empty() && steps.blocked.is_empty();
     steps.steps.extend(begin);
@@ -173,7 +176,7 @@ fn why_void(pair: &Pair<'_>, pairs: &[Pair<'_>], wish: &Wish) -> Option<Why> {
 }
 
 /// The next step of one move, and what stands in its way.
-fn go_on(pair: &Pair<'_>, why_void: Option<Why>, may_copy: bool) -> Vec<Step> {
+fn go_on(pair: &Pair<'_>, why_void: Option<Why>, may_copy: bool, wish: &Wish) -> Vec<Step> {
     let (move_id, source, target) = (pair.move_id, pair.source.ordinal, pair.target.ordinal);
     if pair.importing.is_empty() {
         return vec![Step::DropReplication {
@@ -224,6 +227,7 @@ fn go_on(pair: &Pair<'_>, why_void: Option<Why>, may_copy: bool) -> Vec<Step> {
             source,
             target,
             source_term: pair.source.term,
+            failover: wish.strict.contains(&source),
             ranges: pair.ranges(),
         }),
         CopyState::Copying => steps.extend(hand_over(pair, &pending)),

@@ -178,7 +178,7 @@ impl<'a> Pair<'a> {
                 was,
                 now: self.source.term,
             }),
-            Some(_) => self.why_not_whole(copy),
+            Some(_) => self.why_not_whole(copy, wish),
             None if self.slot.is_some() || self.subscription.is_some() || copy.state == CopyState::Copying => {
                 Some(Why::Missing {
                     what: "timeline of the source",
@@ -190,7 +190,7 @@ impl<'a> Pair<'a> {
 
     /// What is wrong with the replication. While it is being set up, things that are not there yet are in order; but a
     /// subscription never outlives its slot.
-    fn why_not_whole(&self, copy: &CopyRow) -> Option<Why> {
+    fn why_not_whole(&self, copy: &CopyRow, wish: &Wish) -> Option<Why> {
         let complete = copy.state == CopyState::Copying;
         let what = if self.slot.is_none() && (complete || self.subscription.is_some()) {
             Some("slot")
@@ -208,6 +208,10 @@ impl<'a> Pair<'a> {
             |slot: &SlotRow| slot.invalidated || matches!(slot.wal_status, WalStatus::Unreserved | WalStatus::Lost);
         if self.slot.is_some_and(lost) {
             return Some(Why::LogLost);
+        }
+        let source_shard = self.source.ordinal;
+        if wish.strict.contains(&source_shard) && self.slot.is_some_and(|slot| !slot.failover) {
+            return Some(Why::HandsOutEarly { source_shard });
         }
         if self.is_stopped() && copy.resumes >= MAX_RESUMES {
             return Some(Why::SubscriptionFailed {

@@ -1,6 +1,6 @@
 //! What can be done next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ring::{Generation, Ordinal, PlanError, Range, Weight};
 use serde::Serialize;
@@ -26,6 +26,9 @@ pub struct Wish {
     pub paused: bool,
     /// What has not changed hands yet stays where it is; none is begun.
     pub abort: bool,
+    /// Shards whose masters answer no commit without a standby. There a subscription must never be mistaken for one, so
+    /// their slots are failover slots: these hand a change out only after the standbys have it.
+    pub strict: BTreeSet<Ordinal>,
 }
 
 /// The next things to do; they do not depend on each other, so they may be done at the same time and in any order.
@@ -73,6 +76,8 @@ pub enum Step {
         target: Ordinal,
         /// The timeline of the source that was seen; if another one is found while the slot is made, look again.
         source_term: Timeline,
+        /// Whether the slot has to be a failover slot: see [`Wish::strict`].
+        failover: bool,
         /// All ranges of the move: the row filter.
         ranges: Vec<Range>,
     },
@@ -239,6 +244,14 @@ pub enum Why {
     Missing {
         /// Publication, slot or subscription.
         what: &'static str,
+    },
+    /// The source has come to accept no write without a standby, and the slot is from before.
+    #[error(
+        "shard {source_shard} accepts no write without a standby any more, and the slot of the move hands changes out before the standbys have them"
+    )]
+    HandsOutEarly {
+        /// The source.
+        source_shard: Ordinal,
     },
     /// The source does not keep the log any longer.
     #[error(

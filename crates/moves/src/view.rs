@@ -67,6 +67,8 @@ pub struct SlotRow {
     pub wal_status: WalStatus,
     /// Whether Postgres has given it up (`invalidation_reason` is not null).
     pub invalidated: bool,
+    /// Whether it hands a change out only after the source's standbys have it.
+    pub failover: bool,
 }
 
 /// `pg_replication_slots.wal_status`.

@@ -184,9 +184,12 @@ impl State {
         match &job.step {
             Step::Begin { ranges, .. } => return Done::Begun(self.begin(source, target, ranges)),
             Step::Copy {
-                move_id, source_term, ..
+                move_id,
+                source_term,
+                failover,
+                ..
             } => {
-                self.copy(source, target, *move_id, *source_term);
+                self.copy(source, target, *move_id, *source_term, *failover);
                 return Done::Copying;
             }
             Step::HandOver { move_id, range, .. } | Step::RollForward { move_id, range, .. } => {
@@ -259,7 +262,7 @@ impl State {
         id
     }
 
-    fn copy(&mut self, source: &Keeper, target: &Keeper, move_id: MoveId, term: Timeline) {
+    fn copy(&mut self, source: &Keeper, target: &Keeper, move_id: MoveId, term: Timeline, failover: bool) {
         let from = self.shard(&source.shard, source.ordinal);
         from.publications.push(move_id);
         from.slots.push(SlotRow {
@@ -267,6 +270,7 @@ impl State {
             active: true,
             wal_status: WalStatus::Reserved,
             invalidated: false,
+            failover,
         });
         let to = self.shard(&target.shard, target.ordinal);
         to.subscriptions.push(SubscriptionRow {

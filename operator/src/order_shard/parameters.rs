@@ -19,8 +19,8 @@ const FIXED: &[(&str, &str)] = &[
     ("max_sync_workers_per_subscription", "4"),
     // A prepared transaction would hold a range's lock across restarts: none are ever made.
     ("max_prepared_transactions", "0"),
-    // Slots of moves survive a failover: the standby copies them, and the master hands a change to a subscriber only
-    // after the standbys have it (`synchronized_standby_slots`, set for each member, see build::patroni).
+    // Failover slots, of moves from strict shards and of the shop's own subscribers: the standby copies them, and the
+    // master hands a change out only after the standbys have it (`synchronized_standby_slots`, see build::patroni).
     ("sync_replication_slots", "on"),
     ("hot_standby_feedback", "on"),
     // The default of 60 s would stall writes for a minute when a standby's node dies.

@@ -1,6 +1,6 @@
 //! Single states, and the answer to each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use ring::{Generation, Ordinal, POSITIONS, Range, Tokens, Weight};
@@ -25,6 +25,7 @@ pub(super) fn wish(ordinals: impl IntoIterator<Item = u16>) -> Wish {
         max_parallel: 2,
         paused: false,
         abort: false,
+        strict: BTreeSet::new(),
     }
 }
 
@@ -178,6 +179,36 @@ fn what_a_copy_rests_on_makes_it_void_when_it_is_gone() {
 }
 
 #[test]
+fn a_strict_source_hands_changes_out_after_its_standbys_have_them() {
+    let (mut databases, ordinary) = (alone(), wish([0, 1]));
+    let strict = Wish {
+        strict: [S].into(),
+        ..wish([0, 1])
+    };
+    let failover = |databases: &Databases, wish: &Wish| match steps(databases, wish)[..] {
+        [Step::Copy { failover, .. }] => failover,
+        ref other => panic!("{other:?}"),
+    };
+    work(&mut databases, &ordinary);
+    assert!(!failover(&databases, &ordinary));
+    assert!(failover(&databases, &strict));
+    work(&mut databases, &strict);
+    assert!(matches!(steps(&databases, &strict)[..], [Step::AwaitCopy { .. }]));
+    assert!(matches!(steps(&databases, &ordinary)[..], [Step::AwaitCopy { .. }]));
+    // Strict since the slot was made.
+    let (databases, _) = copied();
+    assert_eq!(why(&databases, &strict), Why::HandsOutEarly { source_shard: S });
+    let strict_target = Wish {
+        strict: [T].into(),
+        ..ordinary
+    };
+    assert!(matches!(
+        steps(&databases, &strict_target)[..],
+        [Step::Split { .. }, ..]
+    ));
+}
+
+#[test]
 fn a_failover_of_the_target_leaves_the_copy_as_it_is() {
     let (mut databases, _) = cut();
     databases.fail_over(T);
@@ -283,7 +314,7 @@ fn what_no_move_knows_is_swept_subscriptions_first() {
     let (mut databases, wish) = (alone(), wish([0]));
     let stranger = MoveId(Uuid::from_u128(7));
     databases.ensure_publication(S, stranger);
-    databases.ensure_slot(S, stranger, Timeline(1));
+    databases.ensure_slot(S, stranger, Timeline(1), false);
     databases.ensure_subscription(T, stranger);
     let sweep = |shard, subscriptions: &[MoveId], slots: &[MoveId]| Step::Sweep {
         shard,
@@ -410,6 +441,7 @@ fn view(ordinal: Ordinal) -> impl Strategy<Value = ShardView> {
                 active: ready,
                 wal_status: WalStatus::Reserved,
                 invalidated: false,
+                failover: false,
             };
             let subscription = |move_id| SubscriptionRow {
                 move_id,

@@ -193,7 +193,7 @@ impl Databases {
             .is_some_and(|copy| copy.state == CopyState::Waiting && *copy.source_term.get_or_insert(term) == term)
     }
 
-    pub(crate) fn ensure_slot(&mut self, source: Ordinal, move_id: MoveId, term: Timeline) {
+    pub(crate) fn ensure_slot(&mut self, source: Ordinal, move_id: MoveId, term: Timeline, failover: bool) {
         let view = self.view(source);
         if view.term == term && view.slots.iter().all(|slot| slot.move_id != move_id) {
             view.slots.push(SlotRow {
@@ -201,6 +201,7 @@ impl Databases {
                 active: false,
                 wal_status: WalStatus::Reserved,
                 invalidated: false,
+                failover,
             });
         }
     }

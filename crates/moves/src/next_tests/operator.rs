@@ -38,6 +38,7 @@ pub(crate) fn execute(databases: &mut Databases, step: &Step, cut: u8, life: &mu
             source,
             target,
             source_term,
+            failover,
             ..
         } => {
             life.spend()?;
@@ -45,7 +46,7 @@ pub(crate) fn execute(databases: &mut Databases, step: &Step, cut: u8, life: &mu
             life.spend()?;
             if databases.set_source_term(*target, *move_id, *source_term) {
                 life.spend()?;
-                databases.ensure_slot(*source, *move_id, *source_term);
+                databases.ensure_slot(*source, *move_id, *source_term, *failover);
                 life.spend()?;
                 databases.ensure_subscription(*target, *move_id);
                 life.spend()?;

@@ -1,6 +1,6 @@
 //! Random worlds, in which operators die, wake late, and the specification changes under them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use ring::{Ordinal, POSITIONS, Range, Tokens, Weight};
@@ -39,6 +39,8 @@ enum Event {
     Resumed(usize, u32),
     Paused(bool),
     Abort(bool),
+    /// A shard's master begins to answer no commit without a standby, or ends it.
+    Strict(usize),
     Want(Vec<u32>),
     Replace(usize),
 }
@@ -60,6 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (any::<usize>(), 1..20u32).prop_map(|(one, freezes)| Event::Expire(one, freezes)),
         1 => any::<bool>().prop_map(Event::Paused),
         1 => any::<bool>().prop_map(Event::Abort),
+        1 => any::<usize>().prop_map(Event::Strict),
         1 => prop::collection::vec(1..4u32, 1..6).prop_map(Event::Want),
         1 => any::<usize>().prop_map(Event::Replace),
     ]
@@ -104,6 +107,7 @@ impl Cluster {
                 max_parallel,
                 paused: false,
                 abort: false,
+                strict: BTreeSet::new(),
             },
             late: Steps::default(),
             next_ordinal: 4,
@@ -162,6 +166,12 @@ impl Cluster {
             }
             Event::Paused(paused) => self.wish.paused = *paused,
             Event::Abort(abort) => self.wish.abort = *abort,
+            Event::Strict(shard) => {
+                let shard = pick(self.databases.shards.keys().copied(), *shard).unwrap();
+                if !self.wish.strict.remove(&shard) {
+                    self.wish.strict.insert(shard);
+                }
+            }
             Event::Want(weights) => self.want(weights),
             Event::Replace(number) => {
                 let gone = pick(self.wish.may_own.keys().copied(), *number).unwrap();

@@ -17,7 +17,7 @@ const COLUMNS: &str = "range_id, lo, hi, generation, state, move_id, attempt, ve
 const TERM: &str = "SELECT in_recovery, term FROM ringwright.here()";
 
 const SLOTS: &str = "SELECT slot_name::text, active, coalesce(wal_status, 'lost'),
-        invalidation_reason IS NOT NULL
+        invalidation_reason IS NOT NULL, failover
     FROM pg_replication_slots WHERE database = current_database() AND starts_with(slot_name, 'ringwright_move_')
     ORDER BY slot_name";
 
@@ -150,6 +150,7 @@ fn slot_row(session: &ShardSession, operation: &str, row: &PgRow, move_id: MoveI
             _ => WalStatus::Lost,
         },
         invalidated: session.get(operation, row, 3)?,
+        failover: session.get(operation, row, 4)?,
     })
 }
 

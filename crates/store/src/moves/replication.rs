@@ -16,8 +16,7 @@ use super::{MoveId, Timeline};
 const PUBLICATION_EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)";
 const MOVED_TABLES: &str = "SELECT relation, id_column FROM ringwright.moved_tables()";
 const SLOT: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()";
-/// Not a failover slot: see docs/adr/0007-the-slot-of-a-move-is-no-failover-slot.md.
-const MAKE_SLOT: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, false, false)::text";
+const MAKE_SLOT: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, false, $2)::text";
 /// Longer than to find out that none of three members of the source answers. The timeout must not cut a commit off: it would
 /// look undone and be there.
 const BEGIN_BOUNDED: &str = "BEGIN; SET LOCAL statement_timeout = '20s'";
@@ -123,9 +122,17 @@ fn row_filter(column: &str, range: Range) -> String {
 /// Makes the move's slot if the source is still on this timeline; false if it is not. The target has to know the timeline
 /// before: a slot does not outlive its master.
 ///
+/// A `failover` slot hands a change out only after the source's standbys have it. It is made for that alone, and no use is
+/// made of what a standby has of it: docs/adr/0007-the-slot-of-a-move-is-no-failover-slot.md.
+///
 /// # Errors
 /// If the database refuses. Waits for the transactions that are running.
-pub async fn ensure_slot(source: &mut ShardSession, move_id: MoveId, timeline: Timeline) -> Result<bool, MoveError> {
+pub async fn ensure_slot(
+    source: &mut ShardSession,
+    move_id: MoveId,
+    timeline: Timeline,
+    failover: bool,
+) -> Result<bool, MoveError> {
     let operation = format!("make the slot of move {move_id}");
     if term(source).await? != timeline {
         return Ok(false);
@@ -135,7 +142,7 @@ pub async fn ensure_slot(source: &mut ShardSession, move_id: MoveId, timeline: T
     if there.is_empty() {
         // It waits for every transaction that is running, as for a lock.
         source.execute(&operation, PATIENTLY).await?;
-        let made = query(MAKE_SLOT).bind(name).fetch_one(&mut source.conn);
+        let made = query(MAKE_SLOT).bind(name).bind(failover).fetch_one(&mut source.conn);
         let made = answered(source.shard, &operation, PATIENT_LIMIT, made).await;
         if made.as_ref().err().is_none_or(MoveError::was_answered) {
             source.execute(&operation, USUALLY).await?;
@@ -146,7 +153,8 @@ pub async fn ensure_slot(source: &mut ShardSession, move_id: MoveId, timeline: T
     Ok(true)
 }
 
-/// Subscribes the target to the move's publication by its slot, which has to be there, and begins to copy.
+/// Subscribes the target to the move's publication by its slot, which has to be there, and begins to copy. The slot, and
+/// those of the tables' first copies, become failover slots or none.
 ///
 /// # Errors
 /// If the source cannot be reached from the target's server, or the database refuses.
@@ -154,6 +162,7 @@ pub async fn ensure_subscription(
     target: &mut ShardSession,
     move_id: MoveId,
     publisher: &Publisher,
+    failover: bool,
 ) -> Result<(), MoveError> {
     let operation = format!("subscribe to move {move_id}");
     if subscription_exists(target, &operation, move_id).await? {
@@ -166,7 +175,7 @@ pub async fn ensure_subscription(
     let sql = format!(
         "CREATE SUBSCRIPTION {name} CONNECTION {} PUBLICATION {name} WITH (create_slot = false, slot_name = '{name}',
              copy_data = true, binary = true, streaming = off, origin = none, disable_on_error = true,
-             synchronous_commit = 'on', run_as_owner = false)",
+             synchronous_commit = 'on', run_as_owner = false, failover = {failover})",
         literal(publisher.conninfo().expose_secret())
     );
     target.execute(&operation, HUSH).await?;

@@ -135,9 +135,10 @@ impl Databases {
             Step::Copy {
                 move_id,
                 source_term,
+                failover,
                 ranges,
                 ..
-            } => self.copy(job, *move_id, *source_term, ranges).await,
+            } => self.copy(job, *move_id, *source_term, *failover, ranges).await,
             Step::AwaitCopy { .. } => Ok(Done::Nothing),
             Step::Resume {
                 move_id, source_term, ..
@@ -232,7 +233,14 @@ impl Databases {
 
     /// Sets the replication up. The record of it at the target is complete before the next thing is made, so that whoever
     /// comes after knows what there may be.
-    async fn copy(&self, job: &Job, id: MoveId, term: Timeline, ranges: &[Range]) -> Result<Done, Fault> {
+    async fn copy(
+        &self,
+        job: &Job,
+        id: MoveId,
+        term: Timeline,
+        failover: bool,
+        ranges: &[Range],
+    ) -> Result<Done, Fault> {
         let secret = names::program_secret(&job.source.cluster, "mover");
         let unreachable = |error| Fault::Unreachable {
             shard: job.source.shard.clone(),
@@ -253,10 +261,10 @@ impl Databases {
                 return Ok(Done::NotYet(why));
             }
             set_source_term(target, id, term).await?;
-            if !ensure_slot(source, id, term).await? {
+            if !ensure_slot(source, id, term, failover).await? {
                 return Ok(Done::NotYet(format!("shard {} has another master", source.shard)));
             }
-            ensure_subscription(target, id, &publisher).await?;
+            ensure_subscription(target, id, &publisher, failover).await?;
             set_copy_state(target, id, CopyState::Copying, None).await?;
             Ok(Done::Copying)
         })?)

@@ -121,7 +121,13 @@ impl Orders {
             max_parallel: self.settings.max_parallel,
             paused: self.settings.paused,
             abort: self.abort != Abort::No,
+            strict: self.strict(),
         }
+    }
+
+    fn strict(&self) -> BTreeSet<Ordinal> {
+        let strict = self.shards.iter().filter(|(_, party)| party.strict);
+        strict.map(|(ordinal, _)| *ordinal).collect()
     }
 
     /// Whether these ask for something else than `other` does: other shards, or to go on or to hold.

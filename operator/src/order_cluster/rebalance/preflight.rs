@@ -20,12 +20,6 @@ pub(crate) enum Refusal {
     NotListed(Ordinal),
     #[error("waiting for all shards to have the same schema: {0}")]
     SchemasDiffer(String),
-    /// In strict mode a master without a standby waits for whoever streams its log, and a move's subscription would pass
-    /// for the standby: its writes would be acknowledged, and be on one machine only.
-    #[error(
-        "keys do not move yet where shards accept no write without a standby ({0}); set spec.postgres.durability to preferred while they move"
-    )]
-    Strict(String),
     /// A move had to be undone a moment ago. `at` in words, so that the same wait is always told alike.
     #[error("a move had to be undone ({why}); what still has to move is planned anew at {at}")]
     AfterSetback { why: String, at: String },
@@ -50,7 +44,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Whether a person has to act: it does not pass by itself.
     pub(crate) fn needs_a_person(&self) -> bool {
-        matches!(self, Self::Strict(_) | Self::NoSpace { .. } | Self::RowsOutside { .. })
+        matches!(self, Self::NoSpace { .. } | Self::RowsOutside { .. })
     }
 
     /// What the operator does about it.
@@ -65,11 +59,6 @@ impl Refusal {
 
 /// What can be seen without asking the databases.
 pub(crate) fn at_a_glance(orders: &Orders) -> Result<(), Refusal> {
-    let strict = orders.shards.values().filter(|party| party.strict);
-    let strict: Vec<&str> = strict.map(|party| party.name.as_str()).collect();
-    if !strict.is_empty() {
-        return Err(Refusal::Strict(few(&strict)));
-    }
     let unready: Vec<&str> = orders
         .shards
         .values()
@@ -231,15 +220,6 @@ pub(super) mod tests {
         let refusal = at_a_glance(&orders).unwrap_err();
         assert_eq!(refusal.to_string(), "waiting for shop-2 to become ready");
         assert!(!refusal.needs_a_person());
-    }
-
-    #[test]
-    fn nothing_moves_where_a_subscription_would_pass_for_the_standby() {
-        let mut orders = orders(2);
-        orders.shards.get_mut(&Ordinal(1)).unwrap().strict = true;
-        let refusal = at_a_glance(&orders).unwrap_err();
-        assert_eq!(refusal, Refusal::Strict("shop-1".to_owned()));
-        assert!(refusal.needs_a_person());
     }
 
     #[test]

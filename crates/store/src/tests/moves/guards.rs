@@ -80,7 +80,7 @@ async fn the_password_of_a_subscription_is_shown_to_nobody() {
     publisher.password = "not-to-be-shown".to_owned().into();
     publisher.hosts = vec!["127.0.0.1:1".to_owned()];
     let target = &mut pair.sessions[1];
-    let refused = moves::ensure_subscription(target, move_id, &publisher)
+    let refused = moves::ensure_subscription(target, move_id, &publisher, false)
         .await
         .unwrap_err();
     let shown = format!("{refused:?} {}", refused.in_full());
@@ -106,10 +106,10 @@ async fn a_slot_is_made_only_on_the_timeline_that_was_written_down() {
     moves::ensure_publication(source, move_id, &[RANGE]).await.unwrap();
     let term = moves::term(source).await.unwrap();
     let other = moves::Timeline(term.0 + 1);
-    assert!(!moves::ensure_slot(source, move_id, other).await.unwrap());
+    assert!(!moves::ensure_slot(source, move_id, other, false).await.unwrap());
     assert_eq!(moves::observe(source).await.unwrap().slots, []);
     for _ in 0..2 {
-        assert!(moves::ensure_slot(source, move_id, term).await.unwrap());
+        assert!(moves::ensure_slot(source, move_id, term, false).await.unwrap());
     }
     moves::drop_slot(source, move_id).await.unwrap();
     moves::drop_slot(source, move_id).await.unwrap();

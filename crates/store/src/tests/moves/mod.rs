@@ -6,6 +6,7 @@ mod ledger;
 mod mutations;
 mod pair;
 mod refusals;
+mod strict;
 mod unattended;
 mod undone;
 mod whole;

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) struct Pair {
     pub(super) shards: Shards,
     pub(super) sessions: [ShardSession; 2],
+    /// Whether its moves have failover slots.
+    pub(super) failover: bool,
 }
 
 /// Long enough for a busy machine; that a pause is short is measured elsewhere.
@@ -69,7 +71,11 @@ impl Pair {
             }
         }
         let sessions = [session(&shards, 0).await, session(&shards, 1).await];
-        Self { shards, sessions }
+        Self {
+            shards,
+            sessions,
+            failover: false,
+        }
     }
 
     /// Another operator's sessions with both.
@@ -132,13 +138,15 @@ impl Pair {
 
     /// Sets up the replication of a move that has begun, and waits until it has copied.
     pub(super) async fn replicate(&mut self, from: usize, move_id: MoveId, ranges: &[Range]) {
-        let publisher = self.publisher(from);
+        let (publisher, failover) = (self.publisher(from), self.failover);
         let (source, target) = self.ends(from);
         moves::ensure_publication(source, move_id, ranges).await.unwrap();
         let term = moves::term(source).await.unwrap();
         moves::set_source_term(target, move_id, term).await.unwrap();
-        assert!(moves::ensure_slot(source, move_id, term).await.unwrap());
-        moves::ensure_subscription(target, move_id, &publisher).await.unwrap();
+        assert!(moves::ensure_slot(source, move_id, term, failover).await.unwrap());
+        moves::ensure_subscription(target, move_id, &publisher, failover)
+            .await
+            .unwrap();
         moves::set_copy_state(target, move_id, CopyState::Copying, None)
             .await
             .unwrap();

@@ -79,10 +79,12 @@ async fn a_move_that_is_given_up_while_it_is_set_up_leaves_nothing() {
         }
         if steps > 1 {
             let term = moves::term(source).await.unwrap();
-            assert!(moves::ensure_slot(source, move_id, term).await.unwrap());
+            assert!(moves::ensure_slot(source, move_id, term, false).await.unwrap());
         }
         if steps > 2 {
-            moves::ensure_subscription(target, move_id, &publisher).await.unwrap();
+            moves::ensure_subscription(target, move_id, &publisher, false)
+                .await
+                .unwrap();
         }
         if steps > 3 {
             pair.replicate(0, move_id, &[RANGE]).await;
