@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::checkpoint::{Rule, is_skipped};
 use super::error::MoveError;
-use crate::store::commit::commit;
+use crate::store::commit::{POSITION, listening, read_position};
 use crate::token::Lsn;
 
 /// A statement with its parameters.
@@ -30,7 +30,6 @@ const SETTINGS: &str = "SET client_min_messages = warning; SET synchronous_commi
     SET client_connection_check_interval = 0; SET jit = off; SET search_path = pg_catalog;
     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const CONFIRM: &str = "SELECT ringwright.confirm()";
 const FLUSHED: &str = "SELECT coalesce(array_agg(name), '{}') FROM unnest($1::text[]) name
     WHERE name <> ALL (ringwright.flushed_by($2))";
@@ -69,19 +68,19 @@ impl ShardSession {
         Ok(session)
     }
 
-    /// One transaction of one statement that gives one row; it has happened, for good, when this answers.
+    /// One statement that gives one row, a transaction of its own; it has happened, for good, when this answers.
+    ///
+    /// The server commits it in the round trip that brings it. If it had to wait for a COMMIT, an operator that is stopped
+    /// just then would keep the range's lock, and every write to the range waiting.
     pub(super) async fn step(&mut self, operation: &str, statement: Statement) -> Result<PgRow, MoveError> {
-        self.execute(operation, BEGIN).await?;
-        let row = match self.fetch(operation, statement).await {
-            Ok(row) => row,
-            Err(error) => {
-                if error.was_answered() {
-                    self.execute(operation, "ROLLBACK").await?;
-                }
-                return Err(error);
-            }
-        };
-        self.commit(operation).await?;
+        // All rows: the answer ends with the commit.
+        let rows = statement.fetch_all(&mut self.conn);
+        let (rows, warning) = listening(answered(self.shard, operation, ANSWER_LIMIT, rows)).await;
+        let row = rows?.pop();
+        let row = row.ok_or_else(|| MoveError::of(self.shard, operation, sqlx::Error::RowNotFound))?;
+        if !is_skipped(Rule::Durability) {
+            self.await_durable(operation, warning).await?;
+        }
         Ok(row)
     }
 
@@ -124,29 +123,22 @@ impl ShardSession {
             .map_err(|error| MoveError::of(self.shard, operation, error))
     }
 
-    /// Commits, and waits until no promotion can forget it.
-    async fn commit(&mut self, operation: &str) -> Result<(), MoveError> {
+    /// Waits until no promotion can forget what was committed, with this warning if there was one.
+    async fn await_durable(&mut self, operation: &str, warning: Option<String>) -> Result<(), MoveError> {
         let not_durable = |shard, why| MoveError::NotDurable {
             shard,
             operation: operation.to_owned(),
             why,
         };
-        let committed = tokio::time::timeout(ANSWER_LIMIT, commit(&mut self.conn, None)).await;
-        let position = match committed {
-            Ok(Ok(position)) => position,
-            _ if is_skipped(Rule::Durability) => return Ok(()),
-            Ok(Err(why)) => return Err(not_durable(self.shard, why)),
-            // The session is left in its COMMIT, and closed with the connection: the server goes on without it.
-            Err(_) => {
-                return Err(MoveError::Silent {
-                    shard: self.shard,
-                    operation: operation.to_owned(),
-                    limit_s: ANSWER_LIMIT.as_secs(),
-                });
-            }
-        };
+        if let Some(warning) = warning {
+            let why = format!("the commit was answered with a warning: {warning}");
+            return Err(not_durable(self.shard, why));
+        }
+        let rows = self.fetch_all(operation, sqlx::query(POSITION)).await?;
+        let position =
+            read_position(&rows).map_err(|why| not_durable(self.shard, format!("after the commit: {why}")))?;
         let missing = self.missing_at(operation, position.lsn).await?;
-        if missing.is_empty() || is_skipped(Rule::Durability) {
+        if missing.is_empty() {
             return Ok(());
         }
         let why = format!(

@@ -21,6 +21,8 @@ use uuid::Uuid;
 use crate::token::{Lsn, Term};
 
 const NOTICES: &str = "sqlx::postgres::notice";
+/// Where the log stands, behind whatever the session has committed.
+pub(crate) const POSITION: &str = "SELECT in_recovery, term, lsn, 0::bigint AS generation FROM ringwright.here()";
 
 /// Where a commit stands in the log, and of which generation its range was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub(crate) async fn commit(conn: &mut PgConnection, key: Option<Uuid>) -> Result
             "COMMIT; SELECT h.in_recovery, h.term, h.lsn, coalesce(r.generation, 0) AS generation \
              FROM ringwright.here() h, ringwright.range_of('{key}') r"
         ),
-        None => "COMMIT; SELECT in_recovery, term, lsn, 0::bigint AS generation FROM ringwright.here()".to_owned(),
+        None => format!("COMMIT; {POSITION}"),
     };
     let (answer, warning) = listening(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn)).await;
     if let Some(warning) = warning {
@@ -51,7 +53,8 @@ pub(crate) async fn commit(conn: &mut PgConnection, key: Option<Uuid>) -> Result
     read_position(&rows).map_err(|why| format!("after the commit: {why}"))
 }
 
-fn read_position(rows: &[sqlx::postgres::PgRow]) -> Result<Position, String> {
+/// What [`POSITION`] answered, or why that says nothing.
+pub(crate) fn read_position(rows: &[sqlx::postgres::PgRow]) -> Result<Position, String> {
     let row = rows.last().ok_or("the log's position was not answered")?;
     let broken = |error: sqlx::Error| error.to_string();
     let term: Option<i64> = row.try_get("term").map_err(broken)?;
@@ -80,7 +83,7 @@ tokio::task_local! {
 static LISTENERS: LazyLock<[Dispatch; 2]> = LazyLock::new(|| [Dispatch::new(Listener), Dispatch::new(Listener)]);
 
 /// Runs a future and tells which warning the database sent meanwhile, if any.
-async fn listening<F: Future>(exchange: F) -> (F::Output, Option<String>) {
+pub(crate) async fn listening<F: Future>(exchange: F) -> (F::Output, Option<String>) {
     HEARD
         .scope(RefCell::new(None), async {
             let output = exchange.with_subscriber(LISTENERS[0].clone()).await;

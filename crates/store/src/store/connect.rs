@@ -125,7 +125,8 @@ fn session_settings(purpose: Purpose, read_deadline: Duration) -> Vec<(&'static 
         // Nothing may end a session in COMMIT: a cancelled wait for the standby answers success and shows the row.
         ("transaction_timeout", "0".to_owned()),
         ("client_connection_check_interval", "0".to_owned()),
-        ("idle_in_transaction_session_timeout", "30s".to_owned()),
+        // A program that is stopped in a transaction keeps its locks, and others waiting: an operator for one.
+        ("idle_in_transaction_session_timeout", "5s".to_owned()),
     ];
     match purpose {
         Purpose::Write => settings.extend([

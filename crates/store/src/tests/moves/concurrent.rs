@@ -1,11 +1,15 @@
 //! Two operators at once.
 
+use std::time::Duration;
+
 use ring::Range;
+use tokio::time::timeout;
 
 use super::ledger::Load;
-use super::pair::{Pair, batch, patient, row_at};
+use super::pair::{Pair, batch, claim_at, patient, row_at};
 use crate::admin::Role;
 use crate::moves::{self, Attempt, HandOver, RangeState};
+use crate::tests::shards::run;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_operators_hand_the_same_batches_over_and_do_no_harm() {
@@ -72,5 +76,31 @@ async fn an_operator_that_was_paused_in_the_freeze_finds_its_attempt_gone() {
     pair.hand_over(0, &all).await;
     pair.finish(0, move_id).await;
     pair.assert_settled().await;
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn an_operator_that_is_stopped_in_a_step_leaves_no_lock_behind() {
+    const SHARE: &str =
+        "BEGIN; SELECT pg_advisory_xact_lock_shared(range_id) FROM ringwright.range_owners WHERE lo = 0";
+    let range = Range { lo: 0, hi: 1 << 31 };
+    let mut pair = Pair::start().await;
+    let move_id = pair.begin(0, &[range]).await;
+    let half = batch(move_id, range.lo, range.hi);
+    let [mut writer, _] = pair.other_sessions().await;
+    let (source, target) = pair.ends(0);
+    moves::ensure_publication(source, move_id, &[range]).await.unwrap();
+    let frozen = moves::freeze(source, &half, target.shard, &target.hosts, patient().pause)
+        .await
+        .unwrap();
+    run(&mut writer.conn, SHARE).await;
+    let mut step = Box::pin(moves::thaw_now(source, &half, frozen.attempt));
+    timeout(Duration::from_millis(300), &mut step)
+        .await
+        .expect_err("it waits for the writer");
+    run(&mut writer.conn, "COMMIT").await;
+    // The step is polled no more: its operator is stopped. A write waits for two seconds at most.
+    run(&mut writer.conn, claim_at(1)).await;
+    assert!(step.await.unwrap());
     pair.end().await;
 }
