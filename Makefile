@@ -4,7 +4,8 @@
 # clippy-driver: as xtask itself compiles, so that what they share is compiled once.
 XTASK = RUSTC_WORKSPACE_WRAPPER=clippy-driver cargo run --locked --bin xtask --
 WHERE = $(if $(ON),--on $(ON)) $(if $(REGISTRY),--registry $(REGISTRY))
-MOVES = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) $(if $(ORDERS),--orders $(ORDERS))
+LOAD = $(if $(ORDERS),--orders $(ORDERS)) $(if $(RATE),--rate $(RATE))
+MOVES = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) $(LOAD)
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test test-moves check charts e2e servers bench images manifests fresh ready
@@ -21,7 +22,7 @@ down: ready ## Removes all of that; caches stay
 test: ready ## Everything that must hold: lints, unit, property and end-to-end tests
 	@$(XTASK) test
 
-test-moves: ready ## The long campaign of moving keys: SEEDS=20, FROM=1, ORDERS=200000; goes on where it was interrupted
+test-moves: ready ## The long campaign of moving keys: SEEDS=20, FROM=1, ORDERS=200000, RATE=500; goes on where it was interrupted
 	@$(XTASK) test-moves $(MOVES)
 
 check: ready ## Formatting, lints and unit tests, for the time between two edits
@@ -36,8 +37,8 @@ e2e: ready ## End-to-end tests alone, on a cluster left running; ONLY=name for s
 servers: ready ## A PostgreSQL with a replica and a RabbitMQ for `cargo test -p`, until Ctrl-C
 	@$(XTASK) servers
 
-bench: ready ## The benchmarks, and a scale-out under load; ORDERS=200000
-	@$(XTASK) bench $(if $(ORDERS),--orders $(ORDERS))
+bench: ready ## The benchmarks, and a scale-out under load; ORDERS=200000, RATE=500
+	@$(XTASK) bench $(LOAD)
 
 images: ready ## The images, where they are not up to date
 	@$(XTASK) images

@@ -10,8 +10,8 @@ use crate::stage::{Runner, Stage};
 use crate::test;
 use crate::workspace::Workspace;
 
-/// Runs each crate's benchmarks and a scale-out with so many orders stored, and shows what they print.
-pub(crate) fn bench(workspace: &Workspace, orders: usize) -> Result<ExitCode> {
+/// Runs each crate's benchmarks and a scale-out under such a load, and shows what they print.
+pub(crate) fn bench(workspace: &Workspace, load: test::Load) -> Result<ExitCode> {
     let mut run = Runner::new("bench", workspace)?;
     let found = run.stage("benchmarks", Some(()), |stage, ()| find(stage, workspace));
     run.stage("run", found, |stage, found| {
@@ -25,7 +25,7 @@ pub(crate) fn bench(workspace: &Workspace, orders: usize) -> Result<ExitCode> {
         }
         Ok(())
     });
-    test::bench_scale_out(&mut run, workspace, orders)?;
+    test::bench_scale_out(&mut run, workspace, load)?;
     Ok(if run.summary() {
         ExitCode::SUCCESS
     } else {

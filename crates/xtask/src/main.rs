@@ -73,15 +73,13 @@ enum Verb {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         from: u64,
-        /// Orders stored before each.
-        #[arg(long, default_value_t = 200_000)]
-        orders: usize,
+        #[command(flatten)]
+        load: test::Load,
     },
     /// The benchmarks.
     Bench {
-        /// Orders stored before the scale-out.
-        #[arg(long, default_value_t = 200_000)]
-        orders: usize,
+        #[command(flatten)]
+        load: test::Load,
     },
     /// Builds the images that are not up to date.
     Images {
@@ -106,15 +104,11 @@ fn main() -> Result<ExitCode> {
         Verb::Charts => test::charts(&workspace),
         Verb::E2e { filter } => test::end_to_end(&workspace, filter.as_deref()),
         Verb::Servers => test::servers(&workspace),
-        Verb::TestMoves { seeds, from, orders } => test::test_moves(
-            &workspace,
-            test::Seeds {
-                from,
-                count: seeds,
-                orders,
-            },
-        ),
-        Verb::Bench { orders } => bench::bench(&workspace, orders),
+        Verb::TestMoves { seeds, from, load } => {
+            let count = seeds;
+            test::test_moves(&workspace, test::Seeds { from, count, load })
+        }
+        Verb::Bench { load } => bench::bench(&workspace, load),
         Verb::Images { rebuild } => build_images(&workspace, rebuild),
         Verb::Manifests => render_manifests(&workspace),
         Verb::Fresh => fresh::fresh(&workspace),

@@ -23,6 +23,9 @@ const SETTLING: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// So many failed requests are told of.
+const MOST_TROUBLES: usize = 20;
+
 /// A shop's backend. Cheap to clone; all clones are the same shop.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -32,8 +35,8 @@ struct Inner {
     recorder: Recorder,
     latency: Latency,
     population: Mutex<Population>,
-    /// The last answer that nobody should get, for whoever asks why.
-    trouble: Mutex<Option<String>>,
+    /// The first answers that nobody should get, for whoever asks why.
+    troubles: Mutex<Vec<String>>,
     /// Where the mobile numbers of this run begin.
     run: u32,
 }
@@ -55,7 +58,7 @@ impl Client {
             recorder,
             latency: Latency::new("filling"),
             population: Mutex::default(),
-            trouble: Mutex::default(),
+            troubles: Mutex::default(),
             run: rand::random::<u32>() % 100_000_000,
         }))
     }
@@ -237,16 +240,19 @@ impl Client {
         let reply = self.0.caller.send(method, path, headers, body).await;
         let end = clock.now();
         if let Some(trouble) = reply.trouble() {
-            let told = format!("{method} {path}, {} ms: {trouble}", (end.0 - start.0) / 1_000_000);
-            *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+            let mut troubles = self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+            if troubles.len() < MOST_TROUBLES {
+                let [at, took] = [start.0, end.0 - start.0].map(|nanoseconds| nanoseconds / 1_000_000);
+                troubles.push(format!("{method} {path} at {at} ms, after {took} ms: {trouble}"));
+            }
         }
         (Span { start, end }, reply)
     }
 
-    /// The last request that failed, and its answer.
-    pub fn last_trouble(&self) -> String {
-        let trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.clone().unwrap_or_else(|| "no request failed".to_owned())
+    /// The first requests that failed, each with its answer, a line each.
+    pub fn troubles(&self) -> String {
+        let troubles = self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.join("\n")
     }
 
     fn saw(&self, key: uuid::Uuid, span: Span, mode: Mode, sent: &ReadTokens, seen: Sight) -> Ending {

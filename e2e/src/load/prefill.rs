@@ -55,7 +55,7 @@ async fn at_once(client: &Client, requests: impl Iterator<Item = Request>) -> Re
         ensure!(
             ending == Ending::Well,
             "the API failed while nothing disturbed it: {}",
-            client.last_trouble()
+            client.troubles()
         );
     }
     Ok(())

@@ -48,6 +48,8 @@ pub struct Campaign {
     pub numbers: &'static [usize],
     /// Whether masters die too; requests may then fail, for a failover takes seconds.
     pub masters_die: bool,
+    /// Whether no write is accepted without a standby: `durability: required`.
+    pub strict: bool,
 }
 
 /// What came of it: one line of the long campaign.
@@ -55,6 +57,8 @@ pub struct Campaign {
 pub struct Summary {
     /// Of the campaign.
     pub seed: u64,
+    /// Of the campaign.
+    pub strict: bool,
     /// Whether everything was as it must be.
     pub passed: bool,
     /// What was not.
@@ -139,6 +143,9 @@ impl Campaign {
     fn cluster(&self) -> serde_json::Value {
         let mut cluster = platform::cluster(FIRST as i32, 2);
         cluster["spec"]["rebalance"]["maxPause"] = MAX_PAUSE.into();
+        if self.strict {
+            cluster["spec"]["postgres"]["durability"] = "required".into();
+        }
         // An order is a row of its table and one of the idempotency keys, with an answer; then there is the log.
         cluster["spec"]["postgres"]["storage"]["size"] = if self.orders > 50_000 { "2Gi" } else { "1Gi" }.into();
         cluster
@@ -263,9 +270,8 @@ impl Run<'_> {
         println!("{}", measure::table(&phases));
         let failed = phases.iter().map(|phase| phase.failed()).sum();
         if failed > 0 && !self.campaign.masters_die {
-            let last = self.client.last_trouble();
-            self.complaints
-                .push(format!("{failed} requests failed, the last one: {last}"));
+            let first = self.client.troubles();
+            self.complaints.push(format!("{failed} requests failed:\n{first}"));
         }
         let mut report = report(&found);
         for complaint in &self.complaints {
@@ -273,6 +279,7 @@ impl Run<'_> {
         }
         Ok(Summary {
             seed: self.campaign.seed,
+            strict: self.campaign.strict,
             passed: found.is_empty() && self.complaints.is_empty(),
             violations: found.len(),
             complaints: self.complaints,

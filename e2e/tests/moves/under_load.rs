@@ -16,6 +16,7 @@ const LONG: Campaign = Campaign {
     rate: RATE,
     numbers: Campaign::LONG,
     masters_die: false,
+    strict: false,
 };
 
 async fn run(campaign: Campaign) -> Result<Summary> {
@@ -38,6 +39,7 @@ async fn there_and_back_no_request_fails_though_the_operator_dies_in_each_move()
         seed: 6,
         rate: LIGHT,
         numbers: &[3, 2],
+        strict: true,
         ..LONG
     })
     .await

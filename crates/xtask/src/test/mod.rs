@@ -8,7 +8,7 @@ mod moves;
 mod servers;
 mod suites;
 
-pub(crate) use moves::{Seeds, bench_scale_out, test_moves};
+pub(crate) use moves::{Load, Seeds, bench_scale_out, test_moves};
 
 use std::process::ExitCode;
 

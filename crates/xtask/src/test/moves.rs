@@ -1,5 +1,5 @@
-//! `make test-moves`: the model of the protocol with its deeper bounds and the long campaign of moving keys, one seed
-//! after the other; and the benchmark of a scale-out.
+//! `make test-moves`: the long campaign of moving keys, one seed after the other, and the model of the protocol with its
+//! deeper bounds; and the benchmark of a scale-out.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -29,8 +29,31 @@ pub(crate) struct Seeds {
     pub(crate) from: u64,
     /// How many.
     pub(crate) count: u64,
-    /// Orders stored before each.
-    pub(crate) orders: usize,
+    /// Under which load.
+    pub(crate) load: Load,
+}
+
+/// What the keys move under.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Load {
+    /// Orders stored before.
+    #[arg(long, default_value_t = 200_000)]
+    orders: usize,
+    /// Requests a second.
+    #[arg(long, default_value_t = 500)]
+    rate: u32,
+}
+
+impl Load {
+    fn arguments(self) -> [String; 4] {
+        let Self { orders, rate } = self;
+        [
+            "--orders".to_owned(),
+            orders.to_string(),
+            "--rate".to_owned(),
+            rate.to_string(),
+        ]
+    }
 }
 
 /// Runs a campaign a seed, on a cluster that is left running. Each outcome is a line in `target/moves/results.jsonl`;
@@ -42,25 +65,33 @@ pub(crate) fn test_moves(workspace: &Workspace, seeds: Seeds) -> Result<ExitCode
         suites::build_campaign(stage, workspace)
     });
     let place = running_cluster(&mut run, workspace, &instance, programs);
-    run.stage("model of the protocol", place.as_ref(), |stage, _| {
-        let deep = Environment::from([("RINGWRIGHT_MODEL", "deep".to_owned())]);
-        suites::build_model(stage, workspace)?.run(stage, MODEL_DEADLINE, &deep, None);
-        Ok(())
-    });
     run.stage("campaigns", place.as_ref(), |stage, place| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let book = Book::open(stage, workspace)?;
-        let known = book.seeds(seeds.orders)?;
+        let known = book.seeds(seeds.load)?;
         for seed in (seeds.from..).take(usize::try_from(seeds.count)?) {
             if known.contains(&seed) {
                 stage.note(format!("seed {seed}: has its line already"));
                 continue;
             }
-            let line = campaign(stage, workspace, &environment, &book, seed, seeds.orders)?;
+            let line = campaign(stage, workspace, &environment, &book, seed, seeds.load)?;
             book.add(&line)?;
             stage.note(format!("seed {seed}: {}", told(&line)));
         }
         stage.count(book.sum_up(stage, seeds)?);
+        Ok(())
+    });
+    run.stage("model of the protocol", place.as_ref(), |stage, _| {
+        let book = Book::open(stage, workspace)?;
+        if book.has_model()? {
+            stage.note("searched already, at this commit");
+            return Ok(());
+        }
+        let deep = Environment::from([("RINGWRIGHT_MODEL", "deep".to_owned())]);
+        suites::build_model(stage, workspace)?.run(stage, MODEL_DEADLINE, &deep, None);
+        if stage.tally().failed == 0 {
+            book.add(&json!({"model": "deep", "commit": book.commit}))?;
+        }
         Ok(())
     });
     Ok(close(&run))
@@ -73,14 +104,16 @@ fn campaign(
     environment: &Environment,
     book: &Book,
     seed: u64,
-    orders: usize,
+    load: Load,
 ) -> Result<Value> {
     let result = book.folder.join(format!("seed-{seed}.json"));
     if result.exists() {
         fs::remove_file(&result).with_context(|| format!("removing {}", result.display()))?;
     }
     let mut command = moves(workspace, CAMPAIGN_DEADLINE, environment);
-    command.args(["campaign", "--seed", &seed.to_string(), "--orders", &orders.to_string()]);
+    command
+        .args(["campaign", "--seed", &seed.to_string()])
+        .args(load.arguments());
     command.arg("--result").arg(&result);
     let ran = stage.run_watching(&mut command, |line| {
         if line.starts_with("---") || line.starts_with("    ") {
@@ -98,12 +131,13 @@ fn campaign(
         }
     };
     line["commit"] = book.commit.clone().into();
-    line["orders_before"] = orders.into();
+    line["orders_before"] = load.orders.into();
+    line["rate"] = load.rate.into();
     Ok(line)
 }
 
 /// Measures a scale-out under load and shows the figures.
-pub(crate) fn bench_scale_out(run: &mut Runner, workspace: &Workspace, orders: usize) -> Result<()> {
+pub(crate) fn bench_scale_out(run: &mut Runner, workspace: &Workspace, load: Load) -> Result<()> {
     let instance = instances::test()?;
     let programs = run.stage("programs", Some(()), |stage, ()| {
         suites::build_campaign(stage, workspace)
@@ -112,7 +146,7 @@ pub(crate) fn bench_scale_out(run: &mut Runner, workspace: &Workspace, orders: u
     run.stage("scale-out under load", place.as_ref(), |stage, place| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let mut command = moves(workspace, BENCH_DEADLINE, &environment);
-        command.args(["bench", "--orders", &orders.to_string()]);
+        command.arg("bench").args(load.arguments());
         stage.run_watching(&mut command, |line| println!("    {line}"))
     });
     Ok(())
@@ -152,26 +186,38 @@ impl Book {
         append(&self.path(), &line.to_string()).with_context(|| format!("writing {}", self.path().display()))
     }
 
-    /// The lines of this commit with so many orders. A line that was cut off by a crash is none.
-    fn lines(&self, orders: usize) -> Result<Vec<Value>> {
+    /// The lines of this commit. One that was cut off by a crash is none.
+    fn lines(&self) -> Result<Vec<Value>> {
         let text = match fs::read_to_string(self.path()) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             read => read.with_context(|| format!("reading {}", self.path().display()))?,
         };
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let ours = |line: &Value| line["commit"] == self.commit.as_str() && line["orders_before"] == orders;
+        let ours = |line: &Value| line["commit"] == self.commit.as_str();
         Ok(lines.filter(ours).collect())
     }
 
-    fn seeds(&self, orders: usize) -> Result<BTreeSet<u64>> {
-        let lines = self.lines(orders)?;
+    /// Those of campaigns under this load.
+    fn campaigns(&self, load: Load) -> Result<Vec<Value>> {
+        let mut lines = self.lines()?;
+        lines.retain(|line| line["orders_before"] == load.orders && line["rate"] == load.rate);
+        Ok(lines)
+    }
+
+    /// Whether the model has been searched with its deeper bounds, and all was well.
+    fn has_model(&self) -> Result<bool> {
+        Ok(self.lines()?.iter().any(|line| line["model"] == "deep"))
+    }
+
+    fn seeds(&self, load: Load) -> Result<BTreeSet<u64>> {
+        let lines = self.campaigns(load)?;
         Ok(lines.iter().filter_map(|line| line["seed"].as_u64()).collect())
     }
 
     /// What the seeds that were asked for came to.
     fn sum_up(&self, stage: &Stage, seeds: Seeds) -> Result<Tally> {
         let asked = seeds.from..seeds.from + seeds.count;
-        let mut lines = self.lines(seeds.orders)?;
+        let mut lines = self.campaigns(seeds.load)?;
         lines.retain(|line| line["seed"].as_u64().is_some_and(|seed| asked.contains(&seed)));
         let sum = |field: &str| lines.iter().filter_map(|line| line[field].as_u64()).sum::<u64>();
         let passed = lines.iter().filter(|line| line["passed"] == true).count() as u64;
@@ -216,6 +262,8 @@ fn told(line: &Value) -> String {
 mod tests {
     use super::*;
 
+    const LOAD: Load = Load { orders: 10, rate: 5 };
+
     fn book() -> (tempfile::TempDir, Book) {
         let folder = tempfile::tempdir().unwrap();
         let book = Book {
@@ -226,26 +274,35 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_of_the_same_commit_and_size_count() {
+    fn only_lines_of_the_same_commit_and_load_count() {
         let (_folder, book) = book();
-        assert!(book.seeds(10).unwrap().is_empty());
-        for (seed, commit, orders) in [(1, "abc", 10), (2, "other", 10), (3, "abc", 20)] {
-            let line = json!({"seed": seed, "passed": true, "commit": commit, "orders_before": orders});
+        assert!(book.seeds(LOAD).unwrap().is_empty());
+        for (seed, commit, orders, rate) in [
+            (1, "abc", 10, 5),
+            (2, "other", 10, 5),
+            (3, "abc", 20, 5),
+            (4, "abc", 10, 6),
+        ] {
+            let line = json!({"seed": seed, "passed": true, "commit": commit, "orders_before": orders, "rate": rate});
             book.add(&line).unwrap();
         }
-        assert_eq!(book.seeds(10).unwrap(), BTreeSet::from([1]));
+        assert_eq!(book.seeds(LOAD).unwrap(), BTreeSet::from([1]));
+        assert!(!book.has_model().unwrap());
+        book.add(&json!({"model": "deep", "commit": "abc"})).unwrap();
+        assert!(book.has_model().unwrap());
+        assert_eq!(book.seeds(LOAD).unwrap(), BTreeSet::from([1]));
     }
 
     #[test]
     fn a_line_that_was_cut_off_is_none() {
         let (_folder, book) = book();
-        book.add(&json!({"seed": 1, "passed": false, "commit": "abc", "orders_before": 10}))
+        book.add(&json!({"seed": 1, "passed": false, "commit": "abc", "orders_before": 10, "rate": 5}))
             .unwrap();
         fs::write(
             book.path(),
             fs::read_to_string(book.path()).unwrap() + "{\"seed\": 2, \"pas",
         )
         .unwrap();
-        assert_eq!(book.seeds(10).unwrap(), BTreeSet::from([1]));
+        assert_eq!(book.seeds(LOAD).unwrap(), BTreeSet::from([1]));
     }
 }
