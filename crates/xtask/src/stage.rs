@@ -260,6 +260,11 @@ impl Stage {
         self.tally.set(sum);
     }
 
+    /// Whether nothing it has counted failed.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.tally.get().failed == 0
+    }
+
     /// A check or test that failed, and why: shown at once, and again at the end of the run.
     pub(crate) fn failure(&self, text: String) {
         self.note(format!("  FAILED {text}"));

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use futures::future::select_ok;
 use ring::{Ordinal, Ring};
 use sqlx::{PgConnection, Row};
 use tokio::sync::{Notify, watch};
@@ -18,8 +20,13 @@ use crate::config::StoreConfig;
 use crate::metrics::Metrics;
 use crate::token::{Lsn, Term};
 
-/// A look that takes longer is given up, and with it its connection.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// A member that has not answered after this time is asked again over a new connection: it may be slow, or another server
+/// under the same name by now.
+const SLOW: Duration = Duration::from_secs(1);
+/// A look that takes longer is given up, and its connections with it. Until then the member counts as what it was seen to
+/// be last: a master that is short of time is still the master, and to refuse it its work helps nobody. If it is none any
+/// more, a newer term tells, and every answer tells the role and the term it was given in.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// After this many looks without a reader in between, looks become rare: hundreds of idle shards must cost little.
 const IDLE_LOOKS: u32 = 50;
 
@@ -354,30 +361,28 @@ struct Probe {
 }
 
 impl Probe {
-    /// Looks by the connection it has, or by a new one. How long a login may take is the dialer's to say: one that is
-    /// given up has to be begun again, by a server that may be short of time.
+    /// Looks by the connection it has, or by a new one.
     async fn look(&mut self, member: &Member, dialer: &Dialer) -> Result<Sample, String> {
-        let (mut conn, is_new) = match self.conn.take() {
-            Some(conn) => (conn, false),
-            None => {
-                let dialled = dialer.dial(&member.host, Purpose::Read).await;
-                (dialled.map_err(|error| telemetry::chain(&error))?, true)
-            }
-        };
+        let anew = look_anew(&member.host, dialer);
         let looking = async {
-            if is_new {
-                self.meet(member, sqlx::query_scalar(STARTED).fetch_one(&mut conn).await?);
+            let Some(conn) = self.conn.take() else {
+                return anew.await;
+            };
+            let mut known = look_again(conn).boxed();
+            match tokio::time::timeout(SLOW, &mut known).await {
+                Ok(looked) => looked,
+                Err(_) => select_ok([known, anew.boxed()]).await.map(|(looked, _)| looked),
             }
-            look(&mut conn).await
         };
-        match tokio::time::timeout(LOOK_LIMIT, looking).await {
-            Ok(Ok(sample)) => {
-                self.conn = Some(conn);
-                Ok(sample)
-            }
-            Ok(Err(error)) => Err(telemetry::chain(&error)),
-            Err(_) => Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
+        let Looked { conn, started, sample } = match tokio::time::timeout(LOOK_LIMIT, looking).await {
+            Ok(looked) => looked.map_err(|error| telemetry::chain(&error))?,
+            Err(_) => return Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
+        };
+        self.conn = Some(conn);
+        if let Some(started) = started {
+            self.meet(member, started);
         }
+        Ok(sample)
     }
 
     /// Connections to a server that is no more may never notice.
@@ -387,6 +392,27 @@ impl Probe {
         }
         self.started = Some(started);
     }
+}
+
+/// What a look came to.
+struct Looked {
+    conn: PgConnection,
+    /// When the server was started, if this was not known.
+    started: Option<String>,
+    sample: Sample,
+}
+
+async fn look_again(mut conn: PgConnection) -> Result<Looked, sqlx::Error> {
+    let sample = look(&mut conn).await?;
+    let started = None;
+    Ok(Looked { conn, started, sample })
+}
+
+async fn look_anew(host: &str, dialer: &Dialer) -> Result<Looked, sqlx::Error> {
+    let mut conn = dialer.dial(host, Purpose::Read).await?;
+    let started = Some(sqlx::query_scalar(STARTED).fetch_one(&mut conn).await?);
+    let sample = look(&mut conn).await?;
+    Ok(Looked { conn, started, sample })
 }
 
 async fn look(conn: &mut PgConnection) -> Result<Sample, sqlx::Error> {

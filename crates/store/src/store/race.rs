@@ -1,5 +1,6 @@
 //! The race for one read: who of a shard's members may answer, who is asked, and whose answer counts.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,9 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Observation, Silence> {
         let need = self.need(at, shard.ordinal);
-        let mut candidates = candidates(shard, &need, only_master, deadline).await?.into_iter();
+        let Contestants { candidates, master } = contestants(shard, &need, only_master, deadline).await?;
+        let mut candidates = candidates.into_iter();
+        let mut deposed = pin!(shard.master_moves_from(&master));
         let Some(first) = candidates.next() else {
             return Err(Silence::Retry("no member may answer now".to_owned()));
         };
@@ -93,6 +96,10 @@ impl Inner {
         loop {
             let answer = tokio::select! {
                 answer = answered.recv() => answer,
+                // A master that has been deposed may be gone, and never answer.
+                () = &mut deposed => {
+                    return Err(Silence::Retry("its master changed".to_owned()));
+                }
                 () = tokio::time::sleep(patience), if may_hedge && second.is_some() => {
                     may_hedge = false;
                     let paid = patience.is_zero() || shard.hedges.spend();
@@ -172,19 +179,21 @@ impl Inner {
     }
 }
 
-/// Who may answer, the faster first; waits until somebody may.
-async fn candidates(
-    shard: &Shard,
-    need: &Need,
-    only_master: bool,
-    deadline: Instant,
-) -> Result<Vec<Candidate>, Silence> {
+/// Who may answer a read.
+struct Contestants {
+    /// At least one; the faster first.
+    candidates: Vec<Candidate>,
+    /// The host of the master by whose word they may.
+    master: String,
+}
+
+/// Who may answer; waits until somebody may.
+async fn contestants(shard: &Shard, need: &Need, only_master: bool, deadline: Instant) -> Result<Contestants, Silence> {
     let began = Instant::now();
     let mut view = shard.view.subscribe();
     shard.mark_read();
     loop {
-        let found = eligible(shard, need, only_master);
-        if !found.is_empty() {
+        if let Some(found) = eligible(shard, need, only_master) {
             return Ok(found);
         }
         // A token may be newer than what was seen last: a replica was promoted a moment ago. Looks that begin now settle
@@ -200,12 +209,10 @@ async fn candidates(
     }
 }
 
-fn eligible(shard: &Shard, need: &Need, only_master: bool) -> Vec<Candidate> {
+fn eligible(shard: &Shard, need: &Need, only_master: bool) -> Option<Contestants> {
     let now = Instant::now();
     let view = shard.view.borrow();
-    let Some((master, sample)) = view.master() else {
-        return Vec::new();
-    };
+    let (master, sample) = view.master()?;
     let mut found = Vec::new();
     let mut add = |host: &str, role: Option<Role>| {
         if let (Some(member), Some(role)) = (shard.member(host), role) {
@@ -225,7 +232,10 @@ fn eligible(shard: &Shard, need: &Need, only_master: bool) -> Vec<Candidate> {
         }
     }
     found.sort_by_key(|candidate| candidate.member.latency.average());
-    found
+    (!found.is_empty()).then(|| Contestants {
+        candidates: found,
+        master: master.host.clone(),
+    })
 }
 
 /// Asks one member, in a task of its own: the loser of a race finishes its statement and gives its connection back in

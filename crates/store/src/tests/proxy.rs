@@ -26,6 +26,8 @@ struct Faults {
     cut_all: CutAll,
     /// New connections get no answer while it is so.
     hold: watch::Sender<bool>,
+    /// Nobody gets an answer while it is so.
+    stall: watch::Sender<bool>,
     accepted: AtomicUsize,
 }
 
@@ -59,6 +61,11 @@ impl Proxy {
     /// New connections get no answer until this is taken back.
     pub(super) fn hold(&self, hold: bool) {
         self.faults.hold.send_replace(hold);
+    }
+
+    /// All answers wait until this is taken back.
+    pub(super) fn stall(&self, stall: bool) {
+        self.faults.stall.send_replace(stall);
     }
 
     /// How many connections there have been.
@@ -115,7 +122,10 @@ async fn pass(mut client: TcpStream, upstream: &str, database: &str, faults: &Fa
         tokio::select! {
             read = from_server.read(&mut down) => match read? {
                 0 => return Ok(()),
-                length => to_client.write_all(&down[..length]).await?,
+                length => {
+                    drop(faults.stall.subscribe().wait_for(|stall| !stall).await);
+                    to_client.write_all(&down[..length]).await?;
+                }
             },
             read = from_client.read(&mut up) => {
                 let message = &up[..read?];

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::admin::Role;
 use crate::moves::{
-    self, Batch, CopyState, HandOver, HandOverLimits, ImportRange, MoveId, Publisher, RangeRow, RangeState,
+    self, Batch, CopyState, HandOver, HandOverLimits, ImportRange, MoveError, MoveId, Publisher, RangeRow, RangeState,
     ShardSession,
 };
 use crate::tests::fence::insert;
@@ -212,7 +212,16 @@ impl Pair {
                     clean(session, &batch(move_id, row.range.lo, row.range.hi)).await;
                 }
             }
-            while moves::merge_ranges(session).await.unwrap() > 0 {}
+            let began = std::time::Instant::now();
+            loop {
+                match moves::merge_ranges(session).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    // Somebody writes, and it waits for 30 ms only.
+                    Err(MoveError::Busy { .. }) if began.elapsed() < PATIENCE => {}
+                    Err(error) => panic!("{}", error.in_full()),
+                }
+            }
         }
     }
 
