@@ -29,8 +29,8 @@ const MAX_STREAMS: u32 = 128;
 pub struct ServerLimits {
     /// Most open connections.
     pub max_connections: usize,
-    /// How long a request's head may take to arrive, and an idle connection may stay.
-    pub head_timeout: Duration,
+    /// How long a connection may wait until the head of its next request is there.
+    pub idle_timeout: Duration,
     /// How long connections may take to end once the server stops.
     pub drain_deadline: Duration,
 }
@@ -74,14 +74,14 @@ fn connection_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
+        .header_read_timeout(limits.idle_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(limits.head_timeout)
+        .keep_alive_timeout(Duration::from_secs(5))
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .max_concurrent_streams(MAX_STREAMS);
     builder

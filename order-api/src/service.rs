@@ -115,7 +115,7 @@ pub async fn run(config: &Config, ring: &RingSource, shutdown: CancellationToken
 async fn serve(config: &Config, listener: TcpListener, app: App, shutdown: CancellationToken) {
     let limits = ServerLimits {
         max_connections: config.max_connections as usize,
-        head_timeout: config.read_timeout,
+        idle_timeout: config.idle_timeout,
         drain_deadline: config.shutdown_deadline,
     };
     let stop = CancellationToken::new();

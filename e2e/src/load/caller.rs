@@ -83,6 +83,8 @@ impl Caller {
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            // Less than the API keeps them.
+            .pool_idle_timeout(Duration::from_secs(30))
             .build()?;
         let bases = addresses.iter().map(|address| format!("http://{address}"));
         Ok(Self {

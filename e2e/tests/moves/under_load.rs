@@ -46,11 +46,13 @@ async fn there_and_back_no_request_fails_though_the_operator_dies_in_each_move()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a quarter of an hour; make e2e ONLY=shards runs it"]
 async fn from_2_to_3_to_5_to_3_to_5_shards_no_request_fails_though_the_operator_dies_in_each_move() -> Result<()> {
     run_without_failures(LONG).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a quarter of an hour; make e2e ONLY=shards runs it"]
 async fn from_2_to_3_to_5_to_3_to_5_shards_nothing_is_lost_though_masters_of_sources_and_targets_die_too() -> Result<()>
 {
     let masters_die = true;

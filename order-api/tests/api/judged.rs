@@ -27,7 +27,7 @@ async fn what_a_load_was_told_is_what_the_shards_hold() {
     let address = listener.local_addr().unwrap().to_string();
     let limits = ServerLimits {
         max_connections: 512,
-        head_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(5),
         drain_deadline: Duration::from_secs(5),
     };
     let stop = CancellationToken::new();

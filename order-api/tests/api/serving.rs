@@ -25,7 +25,7 @@ use crate::support::{ALL, Api, a_user, fresh_key, settings};
 fn limits() -> ServerLimits {
     ServerLimits {
         max_connections: 64,
-        head_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(300),
         drain_deadline: Duration::from_secs(5),
     }
 }

@@ -17,7 +17,7 @@ use hermetic_cluster::Instance;
 use hermetic_cluster::tools::{self, Tools};
 
 use self::servers::Servers;
-use self::suites::{END_TO_END_DEADLINE, Environment, MOVES, PLATFORM};
+use self::suites::{END_TO_END_DEADLINE, Environment};
 use crate::cargo::Programs;
 use crate::place::Place;
 use crate::stage::{Runner, Stage};
@@ -33,7 +33,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<ExitCode> {
     let ready = run.stage("prerequisites", Some(()), |stage, ()| prerequisites::ensure(stage));
     run.stage("formatting", Some(()), |stage, ()| lints::formatting(stage, workspace));
     let built = run.stage("programs, tests and lints", Some(()), |stage, ()| {
-        suites::build_all(stage, workspace, &[PLATFORM])
+        suites::build_all(stage, workspace)
     });
     let built = built.as_ref();
     run.stage("dependencies", Some(()), |stage, ()| {
@@ -153,7 +153,7 @@ pub(crate) fn end_to_end(workspace: &Workspace, filter: Option<&str>) -> Result<
     let mut run = Runner::new("e2e", workspace)?;
     let instance = instances::test()?;
     let built = run.stage("programs, tests and lints", Some(()), |stage, ()| {
-        suites::build_all(stage, workspace, &[PLATFORM, MOVES])
+        suites::build_all(stage, workspace)
     });
     let programs = built.as_ref().map(|built| built.programs);
     let place = running_cluster(&mut run, workspace, &instance, programs);
