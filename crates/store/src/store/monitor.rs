@@ -361,22 +361,22 @@ struct Probe {
 }
 
 impl Probe {
-    /// Looks by the connection it has, or by a new one.
+    /// Looks by the connection it has, or by a new one. How long a login may take is the dialer's to say: one that is
+    /// given up has to be begun again, by a server that may be short of time.
     async fn look(&mut self, member: &Member, dialer: &Dialer) -> Result<Sample, String> {
-        let anew = look_anew(&member.host, dialer);
-        let looking = async {
-            let Some(conn) = self.conn.take() else {
-                return anew.await;
-            };
-            let mut known = look_again(conn).boxed();
-            match tokio::time::timeout(SLOW, &mut known).await {
-                Ok(looked) => looked,
-                Err(_) => select_ok([known, anew.boxed()]).await.map(|(looked, _)| looked),
-            }
+        let anew = async {
+            let dialled = dialer.dial(&member.host, Purpose::Read).await;
+            in_time(look_first(dialled.map_err(|error| telemetry::chain(&error))?)).await
         };
-        let Looked { conn, started, sample } = match tokio::time::timeout(LOOK_LIMIT, looking).await {
-            Ok(looked) => looked.map_err(|error| telemetry::chain(&error))?,
-            Err(_) => return Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
+        let Looked { conn, started, sample } = match self.conn.take() {
+            None => anew.await?,
+            Some(conn) => {
+                let mut known = in_time(look_again(conn)).boxed();
+                match tokio::time::timeout(SLOW, &mut known).await {
+                    Ok(looked) => looked?,
+                    Err(_) => select_ok([known, anew.boxed()]).await?.0,
+                }
+            }
         };
         self.conn = Some(conn);
         if let Some(started) = started {
@@ -402,16 +402,22 @@ struct Looked {
     sample: Sample,
 }
 
-async fn look_again(mut conn: PgConnection) -> Result<Looked, sqlx::Error> {
+async fn in_time(looking: impl Future<Output = Result<Looked, sqlx::Error>>) -> Result<Looked, String> {
+    match tokio::time::timeout(LOOK_LIMIT, looking).await {
+        Ok(looked) => looked.map_err(|error| telemetry::chain(&error)),
+        Err(_) => Err(format!("no answer within {} ms", LOOK_LIMIT.as_millis())),
+    }
+}
+
+async fn look_first(mut conn: PgConnection) -> Result<Looked, sqlx::Error> {
+    let started = Some(sqlx::query_scalar(STARTED).fetch_one(&mut conn).await?);
     let sample = look(&mut conn).await?;
-    let started = None;
     Ok(Looked { conn, started, sample })
 }
 
-async fn look_anew(host: &str, dialer: &Dialer) -> Result<Looked, sqlx::Error> {
-    let mut conn = dialer.dial(host, Purpose::Read).await?;
-    let started = Some(sqlx::query_scalar(STARTED).fetch_one(&mut conn).await?);
+async fn look_again(mut conn: PgConnection) -> Result<Looked, sqlx::Error> {
     let sample = look(&mut conn).await?;
+    let started = None;
     Ok(Looked { conn, started, sample })
 }
 

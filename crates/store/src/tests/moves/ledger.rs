@@ -268,7 +268,10 @@ impl Ledger {
             ("ringwright.contact_claims", 2 * self.users.len() as u64),
         ] {
             let found = shards.total(&format!("SELECT count(*) FROM {table}")).await;
-            assert_eq!(found, told.cast_signed(), "{table}");
+            if found != told.cast_signed() {
+                let claims = all_claims(shards).await;
+                panic!("{table}: {found} rows, {told} were told of; all claims:\n{claims}");
+            }
         }
     }
 
@@ -289,4 +292,17 @@ impl Ledger {
             assert!(again.repeated && again.response == order.first);
         }
     }
+}
+
+/// A line each: what a release that failed, or a row that came back, leaves can be told from it.
+async fn all_claims(shards: &Shards) -> String {
+    const CLAIMS: &str =
+        "SELECT coalesce(string_agg(concat_ws(' ', claim_id, kind, user_id, state, updated_at, xmin), E'\n'
+        ORDER BY user_id, kind), '') FROM ringwright.contact_claims";
+    let mut all = Vec::new();
+    for shard in shards.store.shards() {
+        let claims: String = shards.scalar(shard, CLAIMS).await;
+        all.push(format!("shard {shard}:\n{claims}"));
+    }
+    all.join("\n")
 }
