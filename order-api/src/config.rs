@@ -62,8 +62,8 @@ pub struct Config {
     /// Seconds that the body of a request may take to arrive.
     #[arg(long, default_value = "5", value_parser = seconds(0.0))]
     pub read_timeout: Duration,
-    /// Seconds that a connection may wait for the head of its next request. Longer than those keep it who call over it, proxies
-    /// and load balancers (60 usually): else a request is now and then sent into a connection that is just being closed.
+    /// Seconds that a connection may wait for the head of its next request. Longer than callers, proxies and load balancers
+    /// keep theirs (60 usually): else a request is now and then sent into a connection that is just being closed.
     #[arg(long, default_value = "75", value_parser = seconds(0.0))]
     pub idle_timeout: Duration,
     /// Seconds between failing readiness and accepting no more, so that no new request is on its way any more.

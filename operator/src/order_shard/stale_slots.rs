@@ -1,8 +1,8 @@
 //! Slots of moves that a former master still has.
 //!
-//! The slot of a move is made on the master; what a standby carries over of it, it drops itself. A master that was deposed and
-//! follows now keeps the ones it had; nobody reads them any more, and each holds back the log on that member until
-//! `max_slot_wal_keep_size` is reached.
+//! The slot of a move is made on the master; what a standby carries over of it, it drops itself. A master that was
+//! deposed and follows now keeps the ones it had; nobody reads them any more, and each holds back the log on that member
+//! until `max_slot_wal_keep_size` is reached.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

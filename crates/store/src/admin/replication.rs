@@ -50,8 +50,9 @@ pub async fn drop_lost_slot(conn: &mut PgConnection, slot: &str) -> Result<bool,
 }
 
 /// The slots of moves, and those of their tables' first copies. They are made on masters alone, and one that was carried
-/// over to a standby is `synced` there, so any other that a standby has is from a time when it was master. Whether it is one is asked in the same statement: a
-/// slot that somebody uses is refused by the server, and on a master nothing is dropped.
+/// over to a standby is `synced` there, so any other that a standby has is from a time when it was master. Whether it is
+/// one is asked in the same statement: a slot that somebody uses is refused by the server, and on a master nothing is
+/// dropped.
 const DROP_STALE: &str = "
     SELECT slot_name::text, pg_drop_replication_slot(slot_name)::text FROM pg_replication_slots
      WHERE pg_is_in_recovery() AND slot_type = 'logical' AND NOT synced AND NOT active

@@ -1,4 +1,4 @@
-//! The pool of a member that is slow to answer.
+//! A member that is slow to answer: its pool, and what it is taken for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use futures::future::join_all;
 
 use super::proxy::Proxy;
 use super::shards::{Shards, run, server};
+use crate::ReadAt;
 use crate::config::{PgSslMode, StoreConfig};
 use crate::metrics::Metrics;
 use crate::store::connect::{Dialer, Purpose};
@@ -94,5 +95,25 @@ async fn there_are_never_more_connections_than_may_be() {
         held.into_iter().for_each(|lease| lease.give_back());
     }
     assert!(proxy.accepted() <= 3, "{}", proxy.accepted());
+    shards.end().await;
+}
+
+#[tokio::test]
+async fn a_master_that_answers_late_is_still_the_master() {
+    let shards = Shards::start(1).await;
+    let user = shards.create_user().await;
+    shards.proxies[0].stall(true);
+    let at = ReadAt::default();
+    let reading = shards.store.get_user(user, &at);
+    let meanwhile = async {
+        // Longer than any look takes on a server that has the time.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        let known = shards.store.health()[0].has_master();
+        shards.proxies[0].stall(false);
+        known
+    };
+    let (read, known) = tokio::join!(reading, meanwhile);
+    assert!(known, "who is short of time is not gone");
+    read.unwrap();
     shards.end().await;
 }

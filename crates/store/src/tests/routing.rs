@@ -482,23 +482,3 @@ async fn reads_past_the_connections_and_queue_are_refused_and_do_not_queue_again
     drop((reads, blocker));
     shards.end().await;
 }
-
-#[tokio::test]
-async fn a_master_that_answers_late_is_still_the_master() {
-    let shards = Shards::start(1).await;
-    let user = shards.create_user().await;
-    shards.proxies[0].stall(true);
-    let at = ReadAt::default();
-    let reading = shards.store.get_user(user, &at);
-    let meanwhile = async {
-        // Longer than any look takes on a server that has the time.
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
-        let known = shards.store.health()[0].has_master();
-        shards.proxies[0].stall(false);
-        known
-    };
-    let (read, known) = tokio::join!(reading, meanwhile);
-    assert!(known, "who is short of time is not gone");
-    read.unwrap();
-    shards.end().await;
-}

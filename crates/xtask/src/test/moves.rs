@@ -65,7 +65,8 @@ pub(crate) fn test_moves(workspace: &Workspace, seeds: Seeds) -> Result<ExitCode
         suites::build_campaign(stage, workspace)
     });
     let place = running_cluster(&mut run, workspace, &instance, programs);
-    run.stage("campaigns", place.as_ref(), |stage, place| {
+    // Opened once: what is committed while it runs for hours is not what was run.
+    let book = run.stage("campaigns", place.as_ref(), |stage, place| {
         let environment = end_to_end_environment(workspace, place, &instance)?;
         let book = Book::open(stage, workspace)?;
         let known = book.seeds(seeds.load)?;
@@ -79,10 +80,9 @@ pub(crate) fn test_moves(workspace: &Workspace, seeds: Seeds) -> Result<ExitCode
             stage.note(format!("seed {seed}: {}", told(&line)));
         }
         stage.count(book.sum_up(stage, seeds)?);
-        Ok(())
+        Ok(book)
     });
-    run.stage("model of the protocol", place.as_ref(), |stage, _| {
-        let book = Book::open(stage, workspace)?;
+    run.stage("model of the protocol", book, |stage, book| {
         if book.has_model()? {
             stage.note("searched already, at this commit");
             return Ok(());
