@@ -22,7 +22,8 @@ use crate::error::StoreError;
 use crate::idempotency::confirm;
 use crate::store::Store;
 use crate::store::fault::Refusal;
-use crate::store::write::{Place, Work, absent};
+use crate::store::query::range_columns;
+use crate::store::write::{Place, Work, absent, present};
 use crate::users::lock_user;
 
 /// How long a claim waits for another user's pending one on the same contact; most are settled within milliseconds.
@@ -37,7 +38,11 @@ const CLAIM: &str = "INSERT INTO ringwright.contact_claims AS c (claim_id, kind,
         WHERE c.user_id = excluded.user_id AND (c.state = 'held' OR c.holder = excluded.holder OR $5)
     RETURNING claim_id";
 
-const LOOK: &str = "SELECT user_id, state, holder FROM ringwright.contact_claims WHERE claim_id = $1";
+const LOOK: &str = concat!(
+    "SELECT c.user_id, c.state, c.holder, ",
+    range_columns!(),
+    " FROM ringwright.contact_claims c, ringwright.range_of($1) r WHERE c.claim_id = $1"
+);
 
 /// Only as it was looked at.
 const TAKE_OVER: &str = "UPDATE ringwright.contact_claims
@@ -231,6 +236,7 @@ async fn look(conn: &mut PgConnection, claim: ClaimId) -> Result<Option<Found>, 
     let Some(row) = sqlx::query(LOOK).bind(claim.uuid()).fetch_optional(conn).await? else {
         return Ok(None);
     };
+    present(&row)?;
     let user = UserId::from_uuid(row.try_get("user_id")?).map_err(|error| Refusal::BadRow(error.to_string()))?;
     let held = row.try_get::<&str, _>("state")? == "held";
     Ok(Some(Found {

@@ -10,7 +10,8 @@ use crate::error::StoreError;
 use crate::idempotency::confirm;
 use crate::store::Store;
 use crate::store::fault::Refusal;
-use crate::store::write::{Place, Work, absent};
+use crate::store::query::range_columns;
+use crate::store::write::{Place, Work, absent, present};
 
 /// The statements on one of the two tables, which differ in names only.
 struct Statements {
@@ -37,12 +38,14 @@ macro_rules! statements {
                 $id
             ),
             look: concat!(
-                "SELECT status, lease_holder, (extract(epoch FROM lease_until - now()) * 1000)::bigint AS leased_ms
-                 FROM ",
+                "SELECT n.status, n.lease_holder,
+                     (extract(epoch FROM n.lease_until - now()) * 1000)::bigint AS leased_ms, ",
+                range_columns!(),
+                " FROM ",
                 $table,
-                " WHERE ",
+                " n, ringwright.range_of($1) r WHERE n.",
                 $id,
-                " = $1 FOR NO KEY UPDATE"
+                " = $1 FOR NO KEY UPDATE OF n"
             ),
             give_up_lost: concat!(
                 "UPDATE ",
@@ -109,6 +112,7 @@ async fn look(conn: &mut PgConnection, id: NotificationId) -> Result<Seen, Refus
             again.ok_or(Refusal::Shop(StoreError::LeaseLost(id.uuid())))?
         }
     };
+    present(&row)?;
     let leased_ms: Option<i64> = row.try_get("leased_ms")?;
     Ok(Seen {
         status: row.try_get::<&str, _>("status")?.parse().map_err(Refusal::BadRow)?,

@@ -9,13 +9,16 @@ use crate::idempotency::{IdempotencyKey, Keyed, StoredResponse, Written, bind_ke
 use crate::outbox::{EventKind, OutboxEvent, WRITER_HOLDS};
 use crate::store::Store;
 use crate::store::fault::Refusal;
-use crate::store::write::{Place, Work, absent};
+use crate::store::query::range_columns;
+use crate::store::write::{Place, Work, absent, present};
 use crate::version::BasedOn;
 
 const LOCK: &str = concat!(
     "SELECT ",
     order_columns!(),
-    " FROM shop.orders o WHERE o.order_id = $1 FOR NO KEY UPDATE"
+    ", ",
+    range_columns!(),
+    " FROM shop.orders o, ringwright.range_of($1) r WHERE o.order_id = $1 FOR NO KEY UPDATE OF o"
 );
 
 /// The key with its answer, the order's new state and its event, in one statement.
@@ -35,6 +38,7 @@ pub(crate) async fn lock_order(conn: &mut PgConnection, id: OrderId) -> Result<O
     // range may have come in between.
     for last in [false, true] {
         if let Some(row) = sqlx::query(LOCK).bind(id.uuid()).fetch_optional(&mut *conn).await? {
+            present(&row)?;
             return order_from(&row)
                 .map_err(Refusal::BadRow)?
                 .ok_or(Refusal::Again("the order vanished"));

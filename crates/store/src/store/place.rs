@@ -100,6 +100,8 @@ impl Places {
 /// One caller's way to a position: where it stands and how far redirects took it.
 #[derive(Default)]
 pub(crate) struct Way {
+    /// The ring under which it went there.
+    epoch: Option<Epoch>,
     /// The highest generation followed, and where to.
     followed: Option<(Generation, Ordinal)>,
     /// Since when source and target of a move name each other.
@@ -120,8 +122,15 @@ pub(crate) enum Turn {
 }
 
 impl Way {
-    /// Where redirects led, if they did.
-    pub(crate) fn shard(&self) -> Option<Ordinal> {
+    /// Where redirects led under this ring, if they did. Under a newer one the way begins anew: they may have come from old
+    /// books, and led to a shard that has left since.
+    pub(crate) fn under(&mut self, epoch: Epoch) -> Option<Ordinal> {
+        if self.epoch != Some(epoch) {
+            *self = Self {
+                epoch: Some(epoch),
+                ..Self::default()
+            };
+        }
         self.followed.map(|(_, shard)| shard)
     }
 
@@ -182,9 +191,10 @@ mod tests {
     #[test]
     fn the_higher_generation_wins_and_a_lower_one_never_leads_back() {
         let mut way = Way::default();
+        assert_eq!(way.under(Epoch(7)), None);
         assert_eq!(way.redirected(&redirect(3, 1)), Turn::Go(Ordinal(1)));
         assert_eq!(way.redirected(&redirect(2, 5)), Turn::Stay);
-        assert_eq!(way.shard(), Some(Ordinal(1)));
+        assert_eq!(way.under(Epoch(7)), Some(Ordinal(1)));
         assert_eq!(way.redirected(&redirect(4, 2)), Turn::Go(Ordinal(2)));
     }
 
@@ -221,8 +231,23 @@ mod tests {
     #[test]
     fn a_shard_that_knows_nothing_sends_back_to_the_ring() {
         let mut way = Way::default();
+        assert_eq!(way.under(Epoch(7)), None);
         way.redirected(&redirect(3, 1));
         assert_eq!(way.redirected(&Redirect::default()), Turn::AskTheRing);
-        assert_eq!(way.shard(), None);
+        assert_eq!(way.under(Epoch(7)), None);
+    }
+
+    #[test]
+    fn a_newer_ring_begins_the_way_anew() {
+        let mut way = Way::default();
+        assert_eq!(way.under(Epoch(7)), None);
+        way.redirected(&redirect(3, 1));
+        assert_eq!(way.under(Epoch(7)), Some(Ordinal(1)));
+        assert_eq!(way.under(Epoch(8)), None);
+        assert_eq!(
+            way.redirected(&redirect(2, 0)),
+            Turn::Go(Ordinal(0)),
+            "an older book counts again"
+        );
     }
 }

@@ -30,13 +30,22 @@ macro_rules! look {
 
 macro_rules! head_columns {
     () => {
-        "h.in_recovery AS here_in_recovery, h.term AS here_term, h.lsn AS here_lsn, r.state AS range_state, \
-         r.generation AS range_generation, r.lo AS range_lo, r.hi AS range_hi, r.target AS range_target, \
-         r.target_hosts AS range_hosts"
+        concat!(
+            "h.in_recovery AS here_in_recovery, h.term AS here_term, h.lsn AS here_lsn, ",
+            $crate::store::query::range_columns!()
+        )
     };
 }
 
-pub(crate) use {head_columns, look};
+/// What [`RangeHere`] reads, from `ringwright.range_of(...) r`.
+macro_rules! range_columns {
+    () => {
+        "r.state AS range_state, r.generation AS range_generation, r.lo AS range_lo, r.hi AS range_hi, \
+         r.target AS range_target, r.target_hosts AS range_hosts"
+    };
+}
+
+pub(crate) use {head_columns, look, range_columns};
 
 /// A named statement with its parameters.
 #[derive(Debug, Clone)]
@@ -173,7 +182,7 @@ impl RangeHere {
         }
     }
 
-    /// Where writes to this range belong, if not here: for absent rows, which no write fence sees.
+    /// Where writes to this range belong, if not here: for rows that are not written, which no write fence sees.
     pub(crate) fn elsewhere_for_writes(self) -> Option<Redirect> {
         match self.state {
             Some(RangeState::Owned | RangeState::Frozen) => None,

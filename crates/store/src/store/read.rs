@@ -36,9 +36,12 @@ impl Inner {
         let mut way = Way::default();
         let mut only_master = at.consistency == Consistency::Strong;
         loop {
-            let ordinal = way.shard().unwrap_or_else(|| self.places.locate(row_position(key)));
+            let ordinal = way
+                .under(self.places.ring().epoch())
+                .unwrap_or_else(|| self.places.locate(row_position(key)));
             let shard = self.shard(ordinal)?;
-            let why = match self.contest(&shard, &query, at, only_master, deadline).await {
+            let patience = self.patience(ordinal, deadline);
+            let why = match self.contest(&shard, &query, at, only_master, patience).await {
                 Ok(seen) => {
                     let bad = |why| StoreError::BadRow {
                         operation: query.operation,

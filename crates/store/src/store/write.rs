@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ring::{Generation, Ordinal};
 use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::Inner;
@@ -13,7 +14,7 @@ use super::fault::{Fault, Freeze, Redirect, Refusal};
 use super::monitor::{Member, Shard};
 use super::place::{Turn, Way};
 use super::pool::{AcquireError, Lease, RETRY_PAUSE};
-use super::query::RangeHere;
+use super::query::{RangeHere, range_columns};
 use crate::error::StoreError;
 use crate::token::ReadToken;
 
@@ -21,6 +22,9 @@ use crate::token::ReadToken;
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a rollback may take before the connection is closed instead.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a shard that the ring does not list is waited for, before it is asked again who has the position.
+const UNLISTED_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The body of a transaction. It may run more than once, so it changes nothing but the database, and its repetition
 /// after a commit of unknown outcome finds what the first run did (by its idempotency key or by its nature).
@@ -103,7 +107,9 @@ impl Inner {
         let mut unknown = None;
         let mut last = String::new();
         loop {
-            let ordinal = way.shard().unwrap_or_else(|| self.shard_of(place));
+            let ordinal = way
+                .under(self.places.ring().epoch())
+                .unwrap_or_else(|| self.shard_of(place));
             let setback = match self.try_once(place, ordinal, work, deadline).await {
                 Ok(committed) => {
                     self.metrics.unknown_settled.inc_by(u64::from(unknown.is_some()));
@@ -196,7 +202,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Committed<W::Output>, Setback> {
         let shard = self.shard(ordinal).map_err(Setback::Final)?;
-        let Some(member) = shard.master(deadline).await else {
+        let Some(member) = shard.master(self.patience(ordinal, deadline)).await else {
             return Err(Setback::Wait("it has no master that can be reached".to_owned()));
         };
         member.mark_used();
@@ -226,6 +232,14 @@ impl Inner {
             generation: Generation(position.generation),
         };
         Ok(Committed { value, token })
+    }
+
+    /// Until when a shard is waited for. One that the ring does not list was named by somebody's book, and may have left.
+    pub(super) fn patience(&self, ordinal: Ordinal, deadline: Instant) -> Instant {
+        match self.places.ring().shard(ordinal) {
+            Some(_) => deadline,
+            None => deadline.min(Instant::now() + UNLISTED_PATIENCE),
+        }
     }
 
     async fn lease(&self, member: &Arc<Member>, ordinal: Ordinal, operation: &'static str) -> Result<Lease, Setback> {
@@ -378,14 +392,20 @@ pub(super) async fn jitter() {
     tokio::time::sleep(Duration::from_micros(rand::random_range(2_000..10_000))).await;
 }
 
-const RANGE_OF: &str = "SELECT state AS range_state, generation AS range_generation, lo AS range_lo, hi AS range_hi,
-    target AS range_target, target_hosts AS range_hosts FROM ringwright.range_of($1)";
+const RANGE_OF: &str = concat!("SELECT ", range_columns!(), " FROM ringwright.range_of($1) r");
 
 /// For a row that a transaction did not find: no write fence fires without a row, so its absence counts only where its
 /// range is.
 pub(crate) async fn absent(conn: &mut PgConnection, key: Uuid) -> Result<(), Refusal> {
     let row = sqlx::query(RANGE_OF).bind(key).fetch_one(conn).await?;
-    match RangeHere::read(&row)?.elsewhere_for_writes() {
+    present(&row)
+}
+
+/// For a row that a transaction found, and may decide by without writing it: no write fence fires then, and what a range
+/// left behind when it moved stays until it is deleted. The statement that found it has to tell the range too, in one
+/// snapshot: [`range_columns`] of `ringwright.range_of($1) r`.
+pub(crate) fn present(row: &PgRow) -> Result<(), Refusal> {
+    match RangeHere::read(row)?.elsewhere_for_writes() {
         Some(redirect) => Err(Refusal::NotHere(redirect)),
         None => Ok(()),
     }

@@ -82,6 +82,36 @@ async fn writes_and_reads_follow_a_move_that_the_ring_does_not_tell_yet() {
     shards.end().await;
 }
 
+/// A program with an old ring asks a shard whose book names another that has given the range away since, and left.
+#[tokio::test]
+async fn a_redirect_to_a_shard_that_has_left_is_given_up_for_a_newer_ring() {
+    let shards = moved().await;
+    let user = shards.create_user().await;
+    let order = place(&shards, user).await;
+    shards
+        .execute(
+            Ordinal(0),
+            "UPDATE ringwright.range_owners SET state = 'cleaned', target = 7, target_hosts = '127.0.0.1:1'",
+        )
+        .await;
+    // The redirect that was learned above is forgotten with the ring.
+    let owned_by = |shard| Tokens::from_ranges([(ring::Range { lo: 0, hi: ALL }, Ordinal(shard))]).unwrap();
+    shards.publish(owned_by(0));
+    let tell = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        shards.publish(owned_by(1));
+    };
+    let strong = ReadAt::strong();
+    let (written, read, ()) = tokio::join!(
+        shards.store.create_order(key(), new_order(user), render_order),
+        shards.store.get_order(order, &strong),
+        tell
+    );
+    assert_eq!(written.unwrap().token.shard, Ordinal(1));
+    assert!(read.unwrap().value.is_some());
+    shards.end().await;
+}
+
 #[tokio::test]
 async fn between_commit_point_and_activation_writes_wait_for_the_target() {
     let shards = moved().await;

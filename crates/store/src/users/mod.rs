@@ -14,8 +14,8 @@ use crate::error::StoreError;
 use crate::reading::{Answer, ReadAt};
 use crate::store::Store;
 use crate::store::fault::Refusal;
-use crate::store::query::{Query, look};
-use crate::store::write::absent;
+use crate::store::query::{Query, look, range_columns};
+use crate::store::write::{absent, present};
 
 /// A row of `shop.users`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,13 +113,17 @@ const MANY: &str = look!(many user_columns!(), "shop.users u ON u.user_id = k.id
 const LOCK: &str = concat!(
     "SELECT ",
     user_columns!(),
-    " FROM shop.users u WHERE u.user_id = $1 AND u.state = 'active' FOR NO KEY UPDATE"
+    ", ",
+    range_columns!(),
+    " FROM shop.users u, ringwright.range_of($1) r
+     WHERE u.user_id = $1 AND u.state = 'active' FOR NO KEY UPDATE OF u"
 );
 
 /// Reads a user and keeps others from changing it until the transaction ends; `None` if there is none, for certain.
 pub(crate) async fn lock_user(conn: &mut PgConnection, id: UserId) -> Result<Option<User>, Refusal> {
     for last in [false, true] {
         if let Some(row) = sqlx::query(LOCK).bind(id.uuid()).fetch_optional(&mut *conn).await? {
+            present(&row)?;
             return user_from(&row).map_err(Refusal::BadRow);
         }
         if !last {

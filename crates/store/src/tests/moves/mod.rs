@@ -3,6 +3,7 @@
 mod concurrent;
 mod guards;
 mod ledger;
+mod left_behind;
 mod mutations;
 mod pair;
 mod refusals;
