@@ -304,9 +304,12 @@ impl State {
             generation,
             ..row(range, RangeState::Owned)
         };
-        let pause = Duration::from_millis(5);
         Done::HandedOver(HandedOver {
-            batches: vec![Batch { rows: 10, pause }],
+            batches: vec![Batch {
+                rows: 10,
+                pause: Duration::from_millis(5),
+                compared: Duration::from_millis(1),
+            }],
             ..HandedOver::default()
         })
     }

@@ -6,12 +6,12 @@ use super::hand_over::{HandOver, is_given_away, roll_forward};
 use super::observe::{row_around, rows_within};
 use super::session::{ShardSession, confirm};
 use super::steps::{Batch, leave_import, thaw_now};
-use super::{Attempt, RangeState};
+use super::{Attempt, RangeRow, RangeState};
 
 /// What became of the range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Aborted {
-    /// The source owns it, for good. At the target it is `moved`: drop the replication, then clean it.
+    /// The source owns it, or another shard does: it cannot come to the target by this move any more. At the target it is `moved`: drop the replication, then clean it.
     Undone,
     /// It was behind its commit point, so the target owns it now.
     RolledForward,
@@ -59,7 +59,7 @@ async fn undo(source: &mut ShardSession, target: &mut ShardSession, batch: &Batc
         }
     };
     reach("abort: verified read").await;
-    let Some(attempt) = make_owned(source, target, batch).await? else {
+    let Some(attempt) = make_owned(source, target, batch, verified).await? else {
         return Ok(Aborted::RolledForward);
     };
     reach("abort: source owns").await;
@@ -72,11 +72,12 @@ async fn undo(source: &mut ShardSession, target: &mut ShardSession, batch: &Batc
 }
 
 /// Makes the source own all of the range, durably, and tells the lowest attempt of it; `None` if it was given away and
-/// has been rolled forward.
+/// has been rolled forward. What the source has given away by another move is as good: this one cannot be given it.
 async fn make_owned(
     source: &mut ShardSession,
     target: &mut ShardSession,
     batch: &Batch,
+    verified: Option<Attempt>,
 ) -> Result<Option<Attempt>, MoveError> {
     for row in rows_within(source, batch.range).await? {
         let part = Batch {
@@ -99,18 +100,28 @@ async fn make_owned(
     // Read again, and confirmed in this session: what was thawed above, and what never was frozen.
     let rows = rows_within(source, batch.range).await?;
     confirm(source).await?;
-    let held: u64 = rows
+    let is_elsewhere = |row: &RangeRow| match row.move_id {
+        Some(by) => by != batch.move_id,
+        // Merged since. Of a move whose rows were never verified it can be no hand-over.
+        None => verified.is_none(),
+    };
+    let is_out_of_reach = |row: &&RangeRow| match row.state {
+        RangeState::Owned => true,
+        RangeState::Frozen => false,
+        RangeState::Moved | RangeState::Cleaned | RangeState::Importing => is_elsewhere(row),
+    };
+    let settled: u64 = rows
         .iter()
-        .filter(|row| row.state == RangeState::Owned)
+        .filter(is_out_of_reach)
         .map(|row| row.range.hi.min(batch.range.hi) - row.range.lo.max(batch.range.lo))
         .sum();
     let attempt = rows.iter().map(|row| row.attempt).min();
     match attempt {
-        Some(attempt) if held == batch.range.len() => Ok(Some(attempt)),
+        Some(attempt) if settled == batch.range.len() => Ok(Some(attempt)),
         _ => Err(MoveError::Busy {
             shard: source.shard,
             operation: batch.named("take back"),
-            why: "it does not own all of the range: somebody froze it again, or it went elsewhere".to_owned(),
+            why: "it does not own all of the range: somebody froze it again, or has given it away".to_owned(),
         }),
     }
 }

@@ -17,8 +17,8 @@ const COPIES: &str =
 const SET_STATE: &str = "UPDATE ringwright.copies
     SET state = $2, last_error = coalesce($3, last_error), updated_at = now()
     WHERE move_id = $1 AND (state <> 'aborting' OR $2 = 'aborting') RETURNING true";
-const SET_TERM: &str = "UPDATE ringwright.copies SET source_term = $2, updated_at = now() WHERE move_id = $1
-    RETURNING true";
+const SET_TERM: &str = "UPDATE ringwright.copies SET source_term = $2, updated_at = now()
+    WHERE move_id = $1 AND state = 'waiting' AND coalesce(source_term, $2) = $2 RETURNING true";
 const NOTE_ERROR: &str = "UPDATE ringwright.copies SET last_error = $2, updated_at = now() WHERE move_id = $1";
 const COUNT_FREEZE: &str = "UPDATE ringwright.copies SET freezes = CASE WHEN $2 THEN freezes + 1 ELSE 0 END
     WHERE move_id = $1 AND ($2 OR freezes > 0)";
@@ -111,10 +111,11 @@ pub async fn set_copy_state(
     known(target, &operation, statement).await
 }
 
-/// Writes down the source's timeline, right before the slot is made.
+/// Writes down the source's timeline, right before the slot is made. Once it is there it stays: of another one, what has
+/// been copied is void.
 ///
 /// # Errors
-/// [`MoveError::Refused`] if the move is not known here.
+/// [`MoveError::Refused`] if the move is not known here, does not wait any more, or has another timeline.
 pub async fn set_source_term(target: &mut ShardSession, move_id: MoveId, term: Timeline) -> Result<(), MoveError> {
     let statement = query(SET_TERM).bind(move_id.0).bind(i64::from(term.0));
     let operation = format!("write down the source's timeline for move {move_id}");
@@ -133,7 +134,7 @@ async fn known(
         }) => Err(MoveError::Refused {
             shard: target.shard,
             operation: operation.to_owned(),
-            why: "it knows no such move, or is undoing it".to_owned(),
+            why: "it knows no such move, or has gone on with it".to_owned(),
         }),
         other => other.map(drop),
     }

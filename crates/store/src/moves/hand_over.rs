@@ -63,6 +63,8 @@ pub enum HandOver {
         /// For how long the batch could not be written, by this process's monotonic clock: from before the freeze to
         /// after the activation. Of a hand-over that was taken up from another operator, what this one took.
         pause: Duration,
+        /// How much of the pause it took to compare the rows; zero when somebody else did it.
+        compared: Duration,
         /// The attempt it went over at.
         attempt: Attempt,
     },
@@ -218,6 +220,7 @@ async fn go_through(
     Ok(HandOver::Done {
         rows: verified.rows,
         pause: began.elapsed(),
+        compared: verified.took,
         attempt,
     })
 }
@@ -253,7 +256,7 @@ async fn finish(
     began: Instant,
 ) -> Result<HandOver, MoveError> {
     confirm(source).await?;
-    let mut rows = 0;
+    let (mut rows, mut compared) = (0, Duration::ZERO);
     if !activate(target, batch, row.attempt, row.generation).await? {
         // Nobody writes at the source any more, so that what was frozen is still there to be compared.
         if !await_marker(target, batch, row.attempt, Instant::now() + ROLL_FORWARD_LIMIT).await? {
@@ -262,7 +265,9 @@ async fn finish(
             });
         }
         let verified = verify(source, target, batch, row.attempt).await?;
-        rows = verified.map_or(0, |verified| verified.rows);
+        if let Some(verified) = verified {
+            (rows, compared) = (verified.rows, verified.took);
+        }
         if verified.is_none() || !activate(target, batch, row.attempt, row.generation).await? {
             return Err(MoveError::Refused {
                 shard: target.shard,
@@ -277,6 +282,7 @@ async fn finish(
     Ok(HandOver::Done {
         rows,
         pause: began.elapsed(),
+        compared,
         attempt: row.attempt,
     })
 }

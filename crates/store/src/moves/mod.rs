@@ -36,8 +36,8 @@ pub use hand_over::{HandOver, HandOverLimits, hand_over, roll_forward};
 pub use observe::{observe, term};
 pub use remnants::{Remnant, remnants, rows_outside};
 pub use replication::{
-    CopyProgress, Publisher, copy_progress, drop_publication, drop_slot, drop_subscription, ensure_publication,
-    ensure_slot, ensure_subscription,
+    CopyProgress, Publisher, copy_progress, drop_move_slot, drop_publication, drop_replication, drop_subscription,
+    ensure_publication, ensure_slot, ensure_subscription,
 };
 pub use session::{ShardSession, confirm};
 pub use steps::{

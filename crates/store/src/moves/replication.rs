@@ -8,9 +8,10 @@ use sqlx::postgres::PgSslMode;
 use sqlx::query;
 use tokio::time::Instant;
 
+use super::copy::forget_copy;
 use super::error::MoveError;
 use super::observe::term;
-use super::session::{PATIENT_LIMIT, ShardSession, answered};
+use super::session::{PATIENT_LIMIT, ShardSession, answered, confirm};
 use super::{MoveId, Timeline};
 
 const PUBLICATION_EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)";
@@ -23,6 +24,14 @@ const BEGIN_BOUNDED: &str = "BEGIN; SET LOCAL statement_timeout = '20s'";
 const COMMIT_UNBOUNDED: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const PATIENTLY: &str = "SET lock_timeout = '55s'";
 const USUALLY: &str = "SET lock_timeout = '2s'";
+const HAS_SETTLED: &str = "SELECT NOT EXISTS (SELECT FROM ringwright.range_owners
+    WHERE state = 'importing' AND move_id = $1)";
+const IDENTITY: &str = "SELECT system_identifier::text FROM pg_control_system()";
+/// Slots by which subscriptions of a server copy tables, named as it does: ReplicationSlotNameForTablesync.
+const SLOTS_OF_TABLES: &str = "SELECT coalesce(array_agg(slot_name::text), '{}') FROM pg_replication_slots
+    WHERE database = current_database() AND slot_name ~ ('^pg_[0-9]+_sync_[0-9]+_' || $1 || '$')";
+const OF_NO_SUBSCRIPTION: &str = "SELECT coalesce(array_agg(name), '{}') FROM unnest($1::text[]) name
+    WHERE split_part(name, '_', 2)::oid NOT IN (SELECT oid FROM pg_subscription)";
 const DROP_SLOT: &str = "SELECT pg_drop_replication_slot($1)";
 const END_BACKEND: &str = "SELECT pg_terminate_backend($1)";
 const FORGET_MARKERS: &str = "DELETE FROM ringwright.moves WHERE move_id = $1";
@@ -257,8 +266,34 @@ pub async fn copy_progress(target: &mut ShardSession, move_id: MoveId) -> Result
     })
 }
 
+/// Ends a move's replication, in the order that keeps its record longest: whoever goes on with it after an operator died
+/// finds all that is left. False while the target imports a range by the move.
+///
+/// What the target says of its ranges was only read, and is confirmed first: the record must outlive every activation, and
+/// every import that was left, that a failover could still take back.
+///
+/// # Errors
+/// [`MoveError::NotDurable`] if a failover could take something back; [`MoveError::Busy`] if something stays in use.
+pub async fn drop_replication(
+    source: &mut ShardSession,
+    target: &mut ShardSession,
+    move_id: MoveId,
+) -> Result<bool, MoveError> {
+    let operation = format!("look whether move {move_id} has come to its end");
+    let row = target.fetch(&operation, query(HAS_SETTLED).bind(move_id.0)).await?;
+    if !target.get(&operation, &row, 0)? {
+        return Ok(false);
+    }
+    confirm(target).await?;
+    drop_subscription(target, move_id).await?;
+    drop_slots_of_tables(source, target).await?;
+    drop_move_slot(source, move_id).await?;
+    drop_publication(source, move_id).await?;
+    forget_copy(target, move_id).await
+}
+
 /// Ends the move's replication at the target; nothing of it is applied when this returns. The slot is left to
-/// [`drop_slot`]: dropping it from here would need the source to be reached.
+/// [`drop_move_slot`]: dropping it from here would need the source to be reached.
 ///
 /// # Errors
 /// [`MoveError::Busy`] if somebody else keeps changing or holding it; others if the database refuses.
@@ -297,20 +332,40 @@ async fn unsubscribe(target: &mut ShardSession, operation: &str, move_id: MoveId
     dropped
 }
 
+/// Drops the slots by which the target's subscriptions copied tables of the source, if the subscription is gone. The
+/// server does it itself when it drops one; but where it cannot reach the source it leaves them.
+async fn drop_slots_of_tables(source: &mut ShardSession, target: &mut ShardSession) -> Result<(), MoveError> {
+    let operation = format!("drop slots that subscriptions of shard {} left", target.shard);
+    let row = target.fetch(&operation, query(IDENTITY)).await?;
+    let identity: String = target.get(&operation, &row, 0)?;
+    let row = source.fetch(&operation, query(SLOTS_OF_TABLES).bind(identity)).await?;
+    let slots: Vec<String> = source.get(&operation, &row, 0)?;
+    // In this order: a subscription is there before its slots are.
+    let row = target.fetch(&operation, query(OF_NO_SUBSCRIPTION).bind(slots)).await?;
+    for name in target.get::<Vec<String>>(&operation, &row, 0)? {
+        drop_slot(source, &operation, &name).await?;
+    }
+    Ok(())
+}
+
 /// Drops the move's slot at the source, after its subscription. Who still streams from it is ended: the subscription is
 /// gone, and its worker's end may not have been noticed.
 ///
 /// # Errors
 /// [`MoveError::Busy`] if it stays in use.
-pub async fn drop_slot(source: &mut ShardSession, move_id: MoveId) -> Result<(), MoveError> {
+pub async fn drop_move_slot(source: &mut ShardSession, move_id: MoveId) -> Result<(), MoveError> {
     let operation = format!("drop the slot of move {move_id}");
+    drop_slot(source, &operation, &name_of(move_id)).await
+}
+
+async fn drop_slot(source: &mut ShardSession, operation: &str, name: &str) -> Result<(), MoveError> {
     let began = Instant::now();
     loop {
-        let rows = source.fetch_all(&operation, query(SLOT).bind(name_of(move_id))).await?;
+        let rows = source.fetch_all(operation, query(SLOT).bind(name.to_owned())).await?;
         let Some(row) = rows.first() else { return Ok(()) };
-        match source.get::<Option<i32>>(&operation, row, 0)? {
-            Some(pid) => source.fetch(&operation, query(END_BACKEND).bind(pid)).await.map(drop)?,
-            None => match source.fetch(&operation, query(DROP_SLOT).bind(name_of(move_id))).await {
+        match source.get::<Option<i32>>(operation, row, 0)? {
+            Some(pid) => source.fetch(operation, query(END_BACKEND).bind(pid)).await.map(drop)?,
+            None => match source.fetch(operation, query(DROP_SLOT).bind(name.to_owned())).await {
                 Ok(_) => return Ok(()),
                 // Taken again in between.
                 Err(MoveError::Busy { .. }) => {}
@@ -320,8 +375,8 @@ pub async fn drop_slot(source: &mut ShardSession, move_id: MoveId) -> Result<(),
         if began.elapsed() >= RELEASE_LIMIT {
             return Err(MoveError::Busy {
                 shard: source.shard,
-                operation,
-                why: format!("it is in use for longer than {} s", RELEASE_LIMIT.as_secs()),
+                operation: operation.to_owned(),
+                why: format!("{name} is in use for longer than {} s", RELEASE_LIMIT.as_secs()),
             });
         }
         tokio::time::sleep(POLL).await;

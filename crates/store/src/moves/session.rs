@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::checkpoint::{Rule, is_skipped};
 use super::error::MoveError;
-use crate::store::commit::{POSITION, listening, read_position};
+use crate::store::commit::{listening, read_position};
 use crate::token::Lsn;
 
 /// A statement with its parameters.
@@ -31,8 +31,12 @@ const SETTINGS: &str = "SET client_min_messages = warning; SET synchronous_commi
     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
 
 const CONFIRM: &str = "SELECT ringwright.confirm()";
-const FLUSHED: &str = "SELECT coalesce(array_agg(name), '{}') FROM unnest($1::text[]) name
-    WHERE name <> ALL (ringwright.flushed_by($2))";
+/// Where the log stands behind a commit, and who of these has not flushed it up to there: in most steps all that is asked.
+const AFTER_COMMIT: &str = "SELECT h.in_recovery, h.term, h.lsn, 0::bigint AS generation,
+        ARRAY(SELECT name FROM unnest($1::text[]) name WHERE name <> ALL (ringwright.flushed_by(h.lsn))) AS missing
+    FROM ringwright.here() h";
+const MISSING: &str = "SELECT ARRAY(SELECT name FROM unnest($1::text[]) name
+    WHERE name <> ALL (ringwright.flushed_by($2)))";
 
 /// A session with the master of one shard, as a superuser.
 #[derive(Debug)]
@@ -134,10 +138,20 @@ impl ShardSession {
             let why = format!("the commit was answered with a warning: {warning}");
             return Err(not_durable(self.shard, why));
         }
-        let rows = self.fetch_all(operation, sqlx::query(POSITION)).await?;
+        let rows = self
+            .fetch_all(operation, sqlx::query(AFTER_COMMIT).bind(self.standbys.clone()))
+            .await?;
         let position =
             read_position(&rows).map_err(|why| not_durable(self.shard, format!("after the commit: {why}")))?;
-        let missing = self.missing_at(operation, position.lsn).await?;
+        let mut missing: Vec<String> = match rows.last() {
+            Some(row) => self.get(operation, row, 4)?,
+            None => Vec::new(),
+        };
+        let began = tokio::time::Instant::now();
+        while !missing.is_empty() && began.elapsed() < STANDBY_LIMIT {
+            tokio::time::sleep(STANDBY_PAUSE).await;
+            missing = self.missing_at(operation, position.lsn).await?;
+        }
         if missing.is_empty() {
             return Ok(());
         }
@@ -149,23 +163,13 @@ impl ShardSession {
         Err(not_durable(self.shard, why))
     }
 
-    /// Which members that may be promoted have not flushed the log up to here, after waiting for them.
+    /// Which members that may be promoted have not flushed the log up to here.
     async fn missing_at(&mut self, operation: &str, lsn: Lsn) -> Result<Vec<String>, MoveError> {
-        if self.standbys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let began = tokio::time::Instant::now();
-        loop {
-            let statement = sqlx::query(FLUSHED)
-                .bind(self.standbys.clone())
-                .bind(lsn.0.cast_signed());
-            let row = self.fetch(operation, statement).await?;
-            let missing: Vec<String> = self.get(operation, &row, 0)?;
-            if missing.is_empty() || began.elapsed() >= STANDBY_LIMIT {
-                return Ok(missing);
-            }
-            tokio::time::sleep(STANDBY_PAUSE).await;
-        }
+        let statement = sqlx::query(MISSING)
+            .bind(self.standbys.clone())
+            .bind(lsn.0.cast_signed());
+        let row = self.fetch(operation, statement).await?;
+        self.get(operation, &row, 0)
     }
 }
 

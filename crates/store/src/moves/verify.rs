@@ -30,6 +30,8 @@ const LOOKS: usize = 3;
 pub struct Verified {
     /// How many rows it has.
     pub rows: u64,
+    /// How long it took to compare them.
+    pub took: Duration,
 }
 
 /// What was found before any freeze.
@@ -82,8 +84,10 @@ pub async fn verify(
     batch: &Batch,
     attempt: Attempt,
 ) -> Result<Option<Verified>, MoveError> {
+    let began = Instant::now();
     let (here, there) = tokio::join!(digest(source, batch.range), digest(target, batch.range));
     let (here, there) = (here?, there?);
+    let took = began.elapsed();
     for (relation, held) in &here {
         let copied = there.get(relation);
         if copied != Some(held) && !is_skipped(Rule::Comparison) {
@@ -100,7 +104,7 @@ pub async fn verify(
     let rows = here.values().map(|held| held.rows.max(0).cast_unsigned()).sum();
     Ok(mark_verified(target, batch, attempt)
         .await?
-        .then_some(Verified { rows }))
+        .then_some(Verified { rows, took }))
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::token::{Lsn, Term};
 
 const NOTICES: &str = "sqlx::postgres::notice";
 /// Where the log stands, behind whatever the session has committed.
-pub(crate) const POSITION: &str = "SELECT in_recovery, term, lsn, 0::bigint AS generation FROM ringwright.here()";
+const POSITION: &str = "SELECT in_recovery, term, lsn, 0::bigint AS generation FROM ringwright.here()";
 
 /// Where a commit stands in the log, and of which generation its range was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(crate) async fn commit(conn: &mut PgConnection, key: Option<Uuid>) -> Result
     read_position(&rows).map_err(|why| format!("after the commit: {why}"))
 }
 
-/// What [`POSITION`] answered, or why that says nothing.
+/// What was answered to [`POSITION`] or a statement like it, or why that says nothing.
 pub(crate) fn read_position(rows: &[sqlx::postgres::PgRow]) -> Result<Position, String> {
     let row = rows.last().ok_or("the log's position was not answered")?;
     let broken = |error: sqlx::Error| error.to_string();

@@ -10,9 +10,9 @@ use store::{
     admin::{self, PgSslMode},
     moves::{
         Aborted, Batch as Piece, HandOver, MoveError, Publisher, ShardSession, abort_range, begin_import, confirm,
-        drop_publication, drop_slot, drop_subscription, ensure_publication, ensure_slot, ensure_subscription,
-        forget_copy, merge_ranges, observe, resume_copy, roll_forward, rows_outside, set_copy_state, set_source_term,
-        split_range, term, thaw_now,
+        drop_move_slot, drop_publication, drop_replication, drop_subscription, ensure_publication, ensure_slot,
+        ensure_subscription, merge_ranges, observe, resume_copy, roll_forward, rows_outside, set_copy_state,
+        set_source_term, split_range, term, thaw_now,
     },
 };
 use uuid::Uuid;
@@ -186,9 +186,7 @@ impl Databases {
             }
             Step::DropReplication { move_id, .. } => {
                 self.pacing.forget(*move_id);
-                Ok(at_both!(self, job, |source, target| drop_replication(
-                    source, target, *move_id
-                ))?)
+                Ok(at_both!(self, job, |source, target| end(source, target, *move_id))?)
             }
             Step::Clean { move_id, range, .. } => {
                 let piece = piece(*move_id, *range);
@@ -312,8 +310,10 @@ fn uuid_v4() -> Uuid {
 
 fn rolled_forward(outcome: HandOver) -> Done {
     match outcome {
-        HandOver::Done { rows, pause, .. } => Done::HandedOver(HandedOver {
-            batches: vec![Batch { rows, pause }],
+        HandOver::Done {
+            rows, pause, compared, ..
+        } => Done::HandedOver(HandedOver {
+            batches: vec![Batch { rows, pause, compared }],
             ..HandedOver::default()
         }),
         HandOver::Busy { why } => Done::NotYet(why),
@@ -404,11 +404,8 @@ async fn abort(
     Ok(Done::Aborted { undone, rolled_forward })
 }
 
-async fn drop_replication(source: &mut ShardSession, target: &mut ShardSession, id: MoveId) -> Result<Done, MoveError> {
-    drop_subscription(target, id).await?;
-    drop_slot(source, id).await?;
-    drop_publication(source, id).await?;
-    match forget_copy(target, id).await? {
+async fn end(source: &mut ShardSession, target: &mut ShardSession, id: MoveId) -> Result<Done, MoveError> {
+    match drop_replication(source, target, id).await? {
         true => Ok(Done::Nothing),
         false => Ok(Done::NotYet(format!("move {id} still imports a range"))),
     }
@@ -424,7 +421,7 @@ async fn sweep(
         drop_subscription(session, *id).await?;
     }
     for id in slots {
-        drop_slot(session, *id).await?;
+        drop_move_slot(session, *id).await?;
     }
     for id in publications {
         drop_publication(session, *id).await?;

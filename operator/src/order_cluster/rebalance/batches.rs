@@ -62,11 +62,14 @@ pub(crate) async fn hand_over_range(
         }
         let at_most = HandOverLimits::within(limits.max_pause);
         match hand_over(source, target, &piece, &at_most).await {
-            Ok(HandOver::Done { rows, pause, .. }) => {
-                handed.batches.push(Batch { rows, pause });
+            Ok(HandOver::Done {
+                rows, pause, compared, ..
+            }) => {
+                let batch = Batch { rows, pause, compared };
+                handed.batches.push(batch);
                 // One that was found frozen was cut by somebody else.
                 if !frozen {
-                    pacing.succeeded(move_id, rows, pause, limits.max_pause);
+                    pacing.succeeded(move_id, &batch, limits.max_pause);
                 }
                 pacing.spent(move_id, rows, limits.rows_per_second);
                 rest.lo = hi;

@@ -20,6 +20,7 @@ fn batch(rows: u64, milliseconds: u64) -> Batch {
     Batch {
         rows,
         pause: Duration::from_millis(milliseconds),
+        compared: Duration::ZERO,
     }
 }
 

@@ -99,6 +99,8 @@ pub(crate) struct Batch {
     pub(crate) rows: u64,
     /// For how long nobody could write to it.
     pub(crate) pause: Duration,
+    /// How much of that it took to compare the rows.
+    pub(crate) compared: Duration,
 }
 
 /// Why a shard could not be asked, or a job not done. It is tried again.

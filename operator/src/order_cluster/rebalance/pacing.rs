@@ -9,12 +9,17 @@ use std::{
 
 use moves::MoveId;
 
+use super::hands::Batch;
+
 /// The most rows of a batch.
 pub(crate) const LARGEST_BATCH: u32 = 4_000;
 /// The most rows of a move's first batch: from there it is seen what a batch costs.
 const FIRST_BATCH: u32 = 1_000;
-/// So few rows cost next to nothing to compare: when their pause is long, it is not for the rows.
+/// So few rows cost next to nothing to compare.
 const FEW_ROWS: u32 = 100;
+/// Comparing the rows of a batch may take this part of the longest pause, however much of it the steps take: with fewer
+/// rows a pause would be hardly shorter, and there would be many more of them.
+const LEAST_ROOM: u32 = 8;
 /// By how much a batch grows at most with each success, and shrinks at most: growing is slow, for what is too much costs
 /// a pause of writes that was for nothing.
 const GROWTH: f64 = 1.25;
@@ -50,11 +55,13 @@ impl Pacing {
         });
     }
 
-    /// A batch of so many rows changed hands in such a pause. The next one is as large as would take half of what a pause
-    /// may take: the rest is for what a pause takes longer than the one before.
-    pub(crate) fn succeeded(&self, id: MoveId, rows: u64, pause: Duration, max_pause: Duration) {
-        let aim = max_pause.as_secs_f64() / 2.0;
-        let factor = (aim / pause.as_secs_f64().max(1e-6)).clamp(SHRINKAGE, GROWTH);
+    /// A batch changed hands. The next one is as large as would take half of what a pause may take: the rest is for what
+    /// a pause takes longer than the one before. Only the comparison depends on the rows; freeze, marker, commit point
+    /// and activation take what they take.
+    pub(crate) fn succeeded(&self, id: MoveId, last: &Batch, max_pause: Duration) {
+        let steps = last.pause.saturating_sub(last.compared);
+        let room = (max_pause / 2).saturating_sub(steps).max(max_pause / LEAST_ROOM);
+        let factor = (room.as_secs_f64() / last.compared.as_secs_f64().max(1e-6)).clamp(SHRINKAGE, GROWTH);
         self.with(id, |pace| {
             let batch = pace.batch.unwrap_or(FIRST_BATCH);
             #[expect(
@@ -66,7 +73,7 @@ impl Pacing {
             pace.batch = Some(if factor < 1.0 {
                 // Further down leads only what ran into its deadline.
                 scaled.max(FEW_ROWS.min(batch))
-            } else if rows.saturating_mul(2) >= u64::from(batch) {
+            } else if last.rows.saturating_mul(2) >= u64::from(batch) {
                 scaled.min(LARGEST_BATCH)
             } else {
                 // A small range was over soon: that says nothing about a large batch.
@@ -117,6 +124,14 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
+    fn batch(rows: u64, steps: u64, compared: u64) -> Batch {
+        Batch {
+            rows,
+            pause: ms(steps + compared),
+            compared: ms(compared),
+        }
+    }
+
     #[test]
     fn a_batch_that_ran_into_its_deadline_is_halved_down_to_one_row() {
         let pacing = Pacing::default();
@@ -128,7 +143,7 @@ mod tests {
             pacing.expired(ID);
         }
         assert_eq!(pacing.batch(ID, 0), 1);
-        pacing.succeeded(ID, 1, ms(5), MAX);
+        pacing.succeeded(ID, &batch(1, 4, 1), MAX);
         assert_eq!(pacing.batch(ID, 0), 2, "there is a way up again");
     }
 
@@ -138,9 +153,11 @@ mod tests {
         // 10 ms, and 20 us a row: half of the longest pause is 2,000 rows.
         for round in 0..50 {
             let rows = pacing.batch(ID, 0);
-            let pause = ms(10) + Duration::from_micros(20) * rows;
+            let compared = Duration::from_micros(20) * rows;
+            let pause = ms(10) + compared;
             assert!(pause <= ms(55), "{pause:?} in round {round}");
-            pacing.succeeded(ID, rows.into(), pause, MAX);
+            let rows = rows.into();
+            pacing.succeeded(ID, &Batch { rows, pause, compared }, MAX);
         }
         assert!(
             (1_900..=2_100).contains(&pacing.batch(ID, 0)),
@@ -152,20 +169,34 @@ mod tests {
     #[test]
     fn a_batch_shrinks_quickly_and_grows_slowly() {
         let pacing = Pacing::default();
-        pacing.succeeded(ID, 1_000, ms(90), MAX);
-        assert_eq!(pacing.batch(ID, 0), 556);
-        pacing.succeeded(ID, 556, ms(5), MAX);
-        assert_eq!(pacing.batch(ID, 0), 695);
-        pacing.succeeded(ID, 20, ms(5), MAX);
-        assert_eq!(pacing.batch(ID, 0), 695, "a small range says nothing");
+        pacing.succeeded(ID, &batch(1_000, 20, 60), MAX);
+        assert_eq!(pacing.batch(ID, 0), 500);
+        pacing.succeeded(ID, &batch(500, 4, 1), MAX);
+        assert_eq!(pacing.batch(ID, 0), 625);
+        pacing.succeeded(ID, &batch(20, 4, 1), MAX);
+        assert_eq!(pacing.batch(ID, 0), 625, "a small range says nothing");
         for _ in 0..20 {
-            pacing.succeeded(ID, 4_000, ms(5), MAX);
+            pacing.succeeded(ID, &batch(4_000, 4, 1), MAX);
         }
         assert_eq!(pacing.batch(ID, 0), LARGEST_BATCH);
         for _ in 0..20 {
-            pacing.succeeded(ID, 4_000, ms(99), MAX);
+            pacing.succeeded(ID, &batch(4_000, 4, 95), MAX);
         }
-        assert_eq!(pacing.batch(ID, 0), FEW_ROWS, "a pause that is not for its rows");
+        assert_eq!(pacing.batch(ID, 0), FEW_ROWS);
+    }
+
+    #[test]
+    fn a_pause_that_is_not_for_its_rows_leaves_a_batch_as_large_as_is_quickly_compared() {
+        let pacing = Pacing::default();
+        // 90 ms, and 25 us a row: an eighth of the longest pause is 500 rows.
+        for _ in 0..50 {
+            let rows = pacing.batch(ID, 0);
+            let compared = Duration::from_micros(25) * rows;
+            let pause = ms(90) + compared;
+            let rows = rows.into();
+            pacing.succeeded(ID, &Batch { rows, pause, compared }, MAX);
+        }
+        assert!((480..=520).contains(&pacing.batch(ID, 0)), "{}", pacing.batch(ID, 0));
     }
 
     #[test]

@@ -112,8 +112,8 @@ async fn a_slot_is_made_only_on_the_timeline_that_was_written_down() {
     for _ in 0..2 {
         assert!(moves::ensure_slot(source, move_id, term, false).await.unwrap());
     }
-    moves::drop_slot(source, move_id).await.unwrap();
-    moves::drop_slot(source, move_id).await.unwrap();
+    moves::drop_move_slot(source, move_id).await.unwrap();
+    moves::drop_move_slot(source, move_id).await.unwrap();
     assert_eq!(moves::observe(source).await.unwrap().slots, []);
     pair.end().await;
 }
@@ -145,6 +145,56 @@ async fn a_subscription_that_its_worker_changes_at_the_same_moment_is_dropped_al
     let (dropped, ()) = tokio::join!(moves::drop_subscription(target, move_id), worker_commits);
     dropped.unwrap();
     assert_eq!(moves::observe(target).await.unwrap().subscriptions, []);
+    pair.end().await;
+}
+
+/// The server drops the slots of tables that are not copied yet itself, and takes it lightly when it cannot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_does_not_reach_its_source_any_more_leaves_no_slot_there() {
+    // The first copy of a table with rows waits for this lock, without keeping the slots of others from being made.
+    const HOLD: &str = "CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END$$;
+        CREATE TRIGGER hold BEFORE INSERT ON ringwright.contact_claims FOR EACH ROW EXECUTE FUNCTION public.hold();
+        ALTER TABLE ringwright.contact_claims ENABLE ALWAYS TRIGGER hold;
+        SELECT pg_advisory_lock(1)";
+    const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+    const LEFT: &str = "SELECT count(*) FROM pg_replication_slots
+        WHERE database = current_database() AND slot_name ~ '^pg_[0-9]+_sync_'";
+    let mut pair = Pair::start().await;
+    write_claims(&mut pair.sessions[0], [1]).await;
+    let mut holder = pair.shards.superuser(Ordinal(1)).await;
+    run(&mut holder, HOLD).await;
+    let move_id = pair.begin(0, &[RANGE]).await;
+    pair.subscribe(0, move_id, &[RANGE]).await;
+    let (source, target) = pair.ends(0);
+    let began = std::time::Instant::now();
+    while sqlx::query_scalar::<_, i64>(WAITING)
+        .fetch_one(&mut holder)
+        .await
+        .unwrap()
+        == 0
+    {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is copied");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    run(
+        &mut target.conn,
+        format!(
+            "ALTER SUBSCRIPTION {} CONNECTION 'host=127.0.0.1 port=1'",
+            move_id.replication_name()
+        ),
+    )
+    .await;
+    // An operator that dies here leaves it to the next.
+    moves::drop_subscription(target, move_id).await.unwrap();
+    let left: i64 = sqlx::query_scalar(LEFT).fetch_one(&mut source.conn).await.unwrap();
+    assert!(left > 0, "the server left none");
+    let ours = batch(move_id, RANGE.lo, RANGE.hi);
+    let aborted = moves::abort_range(source, target, &ours).await.unwrap();
+    assert_eq!(aborted, Aborted::Undone);
+    drop_replication(source, target, move_id).await;
+    let remnants = moves::remnants(source).await.unwrap();
+    assert_eq!(remnants.iter().find(|one| one.kind == "slot"), None);
     pair.end().await;
 }
 

@@ -138,6 +138,22 @@ impl Pair {
 
     /// Sets up the replication of a move that has begun, and waits until it has copied.
     pub(super) async fn replicate(&mut self, from: usize, move_id: MoveId, ranges: &[Range]) {
+        self.subscribe(from, move_id, ranges).await;
+        let (_, target) = self.ends(from);
+        let began = std::time::Instant::now();
+        loop {
+            let progress = moves::copy_progress(target, move_id).await.unwrap();
+            if progress.tables > 0 && progress.tables_ready == progress.tables {
+                break;
+            }
+            assert!(progress.enabled, "the subscription met an error; see the server's log");
+            assert!(began.elapsed() < PATIENCE, "{progress:?}: it does not get ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sets up the replication of a move that has begun.
+    pub(super) async fn subscribe(&mut self, from: usize, move_id: MoveId, ranges: &[Range]) {
         let (publisher, failover) = (self.publisher(from), self.failover);
         let (source, target) = self.ends(from);
         moves::ensure_publication(source, move_id, ranges).await.unwrap();
@@ -150,16 +166,6 @@ impl Pair {
         moves::set_copy_state(target, move_id, CopyState::Copying, None)
             .await
             .unwrap();
-        let began = std::time::Instant::now();
-        loop {
-            let progress = moves::copy_progress(target, move_id).await.unwrap();
-            if progress.tables > 0 && progress.tables_ready == progress.tables {
-                break;
-            }
-            assert!(progress.enabled, "the subscription met an error; see the server's log");
-            assert!(began.elapsed() < PATIENCE, "{progress:?}: it does not get ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 
     /// Hands everything over that a move imports, in batches of at most `max_rows`; their pauses.
@@ -307,10 +313,7 @@ pub(super) async fn until_done(source: &mut ShardSession, target: &mut ShardSess
 }
 
 pub(super) async fn drop_replication(source: &mut ShardSession, target: &mut ShardSession, move_id: MoveId) {
-    moves::drop_subscription(target, move_id).await.unwrap();
-    moves::drop_slot(source, move_id).await.unwrap();
-    moves::drop_publication(source, move_id).await.unwrap();
-    assert!(moves::forget_copy(target, move_id).await.unwrap());
+    assert!(moves::drop_replication(source, target, move_id).await.unwrap());
 }
 
 pub(super) async fn clean(session: &mut ShardSession, batch: &Batch) {

@@ -509,7 +509,7 @@ async fn a_cut_leaves_at_most_so_many_rows_before_it_and_at_least_one_position()
 }
 
 #[tokio::test]
-async fn rows_that_no_range_of_the_book_may_hold_are_counted() {
+async fn rows_that_no_range_of_the_book_may_hold_are_counted_and_can_be_deleted_as_is_documented() {
     let mut pair = Pair::start().await;
     let session = &mut pair.sessions[0];
     write_claims(session, [10, 20, 0x8000_0000, 0xffff_ffff]).await;
@@ -526,6 +526,19 @@ async fn rows_that_no_range_of_the_book_may_hold_are_counted() {
         outside,
         [("ringwright.contact_claims".to_owned(), 2)],
         "the cleaned one, and the last"
+    );
+    run(
+        &mut session.conn,
+        "BEGIN; ALTER TABLE ringwright.contact_claims DISABLE TRIGGER ringwright_fence;
+         DELETE FROM ringwright.contact_claims WHERE ringwright.position_of(claim_id) IN (20, 4294967295);
+         ALTER TABLE ringwright.contact_claims ENABLE TRIGGER ringwright_fence; COMMIT",
+    )
+    .await;
+    assert_eq!(moves::rows_outside(session).await.unwrap(), []);
+    assert_eq!(
+        refusal(&mut session.conn, claim_at(20)).await,
+        "SR001",
+        "the fence is back"
     );
     pair.end().await;
 }

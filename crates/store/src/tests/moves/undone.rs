@@ -9,7 +9,7 @@ use ring::{Ordinal, Range};
 use tokio::sync::Notify;
 
 use super::pair::{Pair, batch, claim_at, clean, count_claims, drop_replication, patient, row_at, write_claims};
-use crate::moves::{self, Aborted, Batch, CopyState, HandOver, MoveId, RangeState, at_checkpoint};
+use crate::moves::{self, Aborted, Batch, CopyState, HandOver, MoveError, MoveId, RangeState, Timeline, at_checkpoint};
 use crate::tests::shards::{refusal, run, superuser};
 
 const RANGE: Range = Range {
@@ -388,5 +388,77 @@ async fn cleaning_after_an_abort_waits_for_the_replication_to_be_gone() {
     clean(target, &ours).await;
     assert_eq!(pair.shards.owner(row_id::Position::new(0x2000)), Ordinal(0));
     assert_undone(&mut pair).await;
+    pair.end().await;
+}
+
+/// An operator that was stopped before it wrote the move down, and woke when the range had gone to a third shard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_whose_source_has_given_the_range_to_another_shard_ends_all_the_same() {
+    let mut pair = Pair::start().await;
+    for (book, gone) in [
+        ("(4096, 2147483648, 1, 'moved', 5, gen_random_uuid())", true),
+        ("(4096, 2147483648, 1, 'cleaned', 5, NULL)", true),
+        ("(4096, 2147483648, 1, 'frozen', 5, gen_random_uuid())", false),
+    ] {
+        let move_id = pair.begin(0, &[RANGE]).await;
+        let sql = format!(
+            "DELETE FROM ringwright.range_owners WHERE lo = 4096;
+             INSERT INTO ringwright.range_owners (lo, hi, generation, state, target, move_id) VALUES {book}"
+        );
+        run(&mut pair.sessions[0].conn, sql).await;
+        let (source, target) = pair.ends(0);
+        let ours = batch(move_id, RANGE.lo, RANGE.hi);
+        let aborted = moves::abort_range(source, target, &ours).await.unwrap();
+        assert_eq!(aborted == Aborted::Undone, gone, "{book}: {aborted:?}");
+        if gone {
+            drop_replication(source, target, move_id).await;
+            clean(target, &ours).await;
+        }
+        run(
+            &mut pair.sessions[0].conn,
+            "UPDATE ringwright.range_owners SET state = 'owned', target = NULL, move_id = NULL WHERE lo = 4096",
+        )
+        .await;
+    }
+    pair.end().await;
+}
+
+/// What a failover of the target could still take back, it must be able to prove afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_record_of_a_move_outlives_an_activation_that_is_not_durable() {
+    let mut pair = with_rows().await;
+    let move_id = pair.copy(0, &[RANGE]).await;
+    pair.hand_over(0, &batch(move_id, RANGE.lo, RANGE.hi)).await;
+    let (source, target) = pair.ends(0);
+    target.standbys = vec!["a-member-that-has-not-flushed".to_owned()];
+    let early = moves::drop_replication(source, target, move_id).await;
+    assert!(matches!(early, Err(MoveError::NotDurable { .. })), "{early:?}");
+    let view = moves::observe(target).await.unwrap();
+    assert_eq!((view.copies.len(), view.subscriptions.len()), (1, 1));
+    target.standbys.clear();
+    pair.finish(0, move_id).await;
+    pair.assert_settled().await;
+    pair.end().await;
+}
+
+/// Two operators set a copy up, and the source fails over between what one of them saw and what it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_timeline_that_a_copy_began_on_is_written_down_once() {
+    let mut pair = Pair::start().await;
+    let move_id = pair.begin(0, &[RANGE]).await;
+    let term = moves::term(&mut pair.sessions[0]).await.unwrap();
+    let later = Timeline(term.0 + 1);
+    let target = &mut pair.sessions[1];
+    for _ in 0..2 {
+        moves::set_source_term(target, move_id, term).await.unwrap();
+    }
+    let other = moves::set_source_term(target, move_id, later).await;
+    assert!(matches!(other, Err(MoveError::Refused { .. })), "{other:?}");
+    moves::set_copy_state(target, move_id, CopyState::Copying, None)
+        .await
+        .unwrap();
+    let late = moves::set_source_term(target, move_id, term).await;
+    assert!(matches!(late, Err(MoveError::Refused { .. })), "{late:?}");
+    assert_eq!(moves::copies(target).await.unwrap()[0].source_term, Some(term));
     pair.end().await;
 }
