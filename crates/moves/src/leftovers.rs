@@ -24,8 +24,14 @@ impl Leftovers {
     }
 }
 
-/// Looks through all shards. Without a truth nothing is deleted.
-pub(crate) fn find(world: &BTreeMap<Ordinal, ShardView>, pairs: &[Pair<'_>], truth: Option<&Tokens>) -> Leftovers {
+/// Looks through the shards. Without a truth nothing is deleted; and unless `all` shards were looked at, nothing else goes
+/// either, for the one that is missing may be the one that knows of a move.
+pub(crate) fn find(
+    world: &BTreeMap<Ordinal, ShardView>,
+    pairs: &[Pair<'_>],
+    truth: Option<&Tokens>,
+    all: bool,
+) -> Leftovers {
     let mut found = Leftovers::default();
     let replicated = Replicated::of(world);
     let owners = truth.map(Tokens::ranges).unwrap_or_default();
@@ -45,7 +51,7 @@ pub(crate) fn find(world: &BTreeMap<Ordinal, ShardView>, pairs: &[Pair<'_>], tru
                     }
                 }
                 (RangeState::Moved, Some(move_id), _) => {
-                    if replicated.involves(move_id) || !is_anothers(&owners, view.ordinal, row.range) {
+                    if !all || replicated.involves(move_id) || !is_anothers(&owners, view.ordinal, row.range) {
                         found.waiting = true;
                     } else {
                         found.steps.push(Step::Clean {
@@ -58,7 +64,7 @@ pub(crate) fn find(world: &BTreeMap<Ordinal, ShardView>, pairs: &[Pair<'_>], tru
                 _ => {}
             }
         }
-        found.steps.extend(replicated.unknown_at(view));
+        found.steps.extend(replicated.unknown_at(view).filter(|_| all));
     }
     found
 }

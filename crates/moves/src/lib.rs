@@ -25,7 +25,7 @@ pub use next::next_steps;
 pub use plan::{PairMove, RebalancePlan, plan};
 pub use ring::PlanError;
 pub use row::{Attempt, MoveId, NotAMoveName, RangeRow, RangeState, Timeline};
-pub use steps::{Blocked, ImportRange, MAX_EXPIRED_FREEZES, MAX_RESUMES, Step, Steps, Why, Wish};
+pub use steps::{Blocked, ImportRange, MAX_EXPIRED_FREEZES, MAX_MOVES_OF_A_SHARD, MAX_RESUMES, Step, Steps, Why, Wish};
 pub use summary::{Share, Summary, summary};
 pub use truth::{Gap, truth};
 pub use view::{CopyRow, CopyState, ShardView, SlotRow, SubscriptionRow, TableCopy, WalStatus};

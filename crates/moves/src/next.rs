@@ -7,7 +7,10 @@ use ring::{Ordinal, Range, Tokens, Weight};
 use crate::leftovers::{self, Leftovers};
 use crate::pair::{Pair, Part};
 use crate::truth::overlap;
-use crate::{Blocked, CopyState, Gap, ImportRange, RangeRow, ShardView, Step, Steps, Why, Wish, plan, truth};
+use crate::{
+    Blocked, CopyState, Gap, ImportRange, MAX_MOVES_OF_A_SHARD, RangeRow, ShardView, Step, Steps, Why, Wish, plan,
+    truth,
+};
 
 /// The next things to do to come from what the databases of ALL shards say to what is wished.
 ///
@@ -21,13 +24,17 @@ pub fn next_steps(world: &BTreeMap<Ordinal, ShardView>, wish: &Wish) -> Steps {
     let (pairs, missing) = Pair::all(world);
     let truth = truth(world);
     let mut steps = Steps::default();
-    let not_observed = missing.into_iter().map(|needed| Blocked::NotObserved { needed });
-    steps.blocked.extend(not_observed);
+    let silent = wish.shards.iter().filter(|ordinal| !world.contains_key(ordinal));
+    let not_observed: BTreeSet<Ordinal> = silent.copied().chain(missing).collect();
+    let is_whole = not_observed.is_empty();
+    steps
+        .blocked
+        .extend(not_observed.into_iter().map(|needed| Blocked::NotObserved { needed }));
     if let Err(gap) = &truth {
         steps.blocked.push((*gap).into());
     }
 
-    let leftovers = leftovers::find(world, &pairs, truth.as_ref().ok());
+    let leftovers = leftovers::find(world, &pairs, truth.as_ref().ok(), is_whole);
     let begin = begin(world, wish, &pairs, &truth, &leftovers, &mut steps.blocked);
     let copying = if begin.is_empty() {
         copying(&pairs, wish)
@@ -135,7 +142,7 @@ fn joined(ranges: &[Range]) -> Vec<Range> {
 }
 
 /// Which of the moves may copy now, by their index: those whose replication somebody has begun to set up, and then those
-/// that wait, as many as there may be. Shards that are not busy yet come first.
+/// that wait, as many as there may be. Shards with little to do come first.
 fn copying(pairs: &[Pair<'_>], wish: &Wish) -> BTreeSet<usize> {
     let sound = |pair: &Pair<'_>| !pair.importing.is_empty() && why_void(pair, pairs, wish).is_none();
     let (mut chosen, mut waiting) = (BTreeSet::new(), Vec::new());
@@ -150,15 +157,24 @@ fn copying(pairs: &[Pair<'_>], wish: &Wish) -> BTreeSet<usize> {
         return chosen;
     }
     let ends = |index: usize| [pairs[index].source.ordinal, pairs[index].target.ordinal];
-    let mut busy: BTreeSet<Ordinal> = chosen.iter().flat_map(|index| ends(*index)).collect();
-    while chosen.len() < wish.max_parallel.max(1)
-        && let Some(next) = waiting
+    let mut busy: BTreeMap<Ordinal, usize> = BTreeMap::new();
+    let take = |busy: &mut BTreeMap<Ordinal, usize>, index| {
+        ends(index)
+            .into_iter()
+            .for_each(|end| *busy.entry(end).or_default() += 1);
+    };
+    chosen.iter().for_each(|index| take(&mut busy, *index));
+    while chosen.len() < wish.max_parallel.max(1) {
+        let moves_of = |index: usize| ends(index).map(|end| busy.get(&end).copied().unwrap_or(0));
+        let free = waiting
             .iter()
             .copied()
-            .min_by_key(|index| (ends(*index).iter().filter(|end| busy.contains(end)).count(), *index))
-    {
+            .filter(|index| moves_of(*index).iter().all(|moves| *moves < MAX_MOVES_OF_A_SHARD));
+        let Some(next) = free.min_by_key(|index| (moves_of(*index).iter().sum::<usize>(), *index)) else {
+            break;
+        };
         waiting.retain(|index| *index != next);
-        busy.extend(ends(next));
+        take(&mut busy, next);
         chosen.insert(next);
     }
     chosen

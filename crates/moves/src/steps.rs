@@ -15,9 +15,16 @@ pub const MAX_EXPIRED_FREEZES: u32 = 16;
 /// what it meets does not pass by itself.
 pub const MAX_RESUMES: u32 = 8;
 
+/// How many moves a shard takes part in at the same time, as source or target, however many there may be in all: each takes
+/// up to five replication slots at its source and five workers at its target while it copies tables.
+pub const MAX_MOVES_OF_A_SHARD: usize = 4;
+
 /// What shall be so, by the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
+    /// All shards there are, also those that shall own nothing. As long as one of them has not been looked at, nothing is
+    /// swept up, deleted or begun: what is known of a move stands in the database of its target alone.
+    pub shards: BTreeSet<Ordinal>,
     /// The shards that shall own keys, and how much each.
     pub may_own: BTreeMap<Ordinal, Weight>,
     /// How many moves copy at the same time; at least 1.

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::databases::Databases;
 use super::operator::{Life, carry_out, execute};
 use crate::{
-    Attempt, Blocked, CopyRow, CopyState, MAX_EXPIRED_FREEZES, MAX_RESUMES, MoveId, RangeRow, RangeState, ShardView,
-    SlotRow, Step, SubscriptionRow, TableCopy, Timeline, WalStatus, Why, Wish, next_steps,
+    Attempt, Blocked, CopyRow, CopyState, MAX_EXPIRED_FREEZES, MAX_MOVES_OF_A_SHARD, MAX_RESUMES, MoveId, RangeRow,
+    RangeState, ShardView, SlotRow, Step, SubscriptionRow, TableCopy, Timeline, WalStatus, Why, Wish, next_steps,
 };
 
 pub(super) const S: Ordinal = Ordinal(0);
@@ -18,6 +18,7 @@ pub(super) const T: Ordinal = Ordinal(1);
 
 pub(super) fn wish(ordinals: impl IntoIterator<Item = u16>) -> Wish {
     Wish {
+        shards: BTreeSet::new(),
         may_own: ordinals
             .into_iter()
             .map(|ordinal| (Ordinal(ordinal), Weight::ONE))
@@ -213,6 +214,48 @@ fn a_failover_of_the_target_leaves_the_copy_as_it_is() {
     let (mut databases, _) = cut();
     databases.fail_over(T);
     assert!(matches!(steps(&databases, &wish([0, 1]))[..], [Step::HandOver { .. }]));
+}
+
+/// What is known of a move stands at its target alone.
+#[test]
+fn while_a_target_does_not_answer_its_slots_are_nobodys_to_sweep_up() {
+    let (databases, move_id) = copied();
+    let mut seen = databases.shards.clone();
+    seen.remove(&T);
+    let wish = Wish {
+        shards: [S, T].into(),
+        ..wish([0, 1])
+    };
+    let answer = next_steps(&seen, &wish);
+    assert_eq!(answer.steps, []);
+    assert!(answer.blocked.contains(&Blocked::NotObserved { needed: T }));
+    let forgotten = Wish {
+        shards: [S].into(),
+        ..wish
+    };
+    let swept = next_steps(&seen, &forgotten).steps;
+    let slot = |step: &Step| matches!(step, Step::Sweep { slots, .. } if slots == &[move_id]);
+    assert!(swept.iter().any(slot), "of a shard that is gone for good: {swept:?}");
+}
+
+#[test]
+fn a_shard_takes_part_in_no_more_moves_at_a_time_than_it_has_workers_for() {
+    let shards = 0..10;
+    let owners: Vec<_> = shards.clone().map(|ordinal| (Ordinal(ordinal), Weight::ONE)).collect();
+    let tokens = ring::plan(None, &owners).unwrap();
+    let mut databases = Databases::owning(&tokens, tokens.shares().into_keys());
+    databases.join(Ordinal(10));
+    let wish = Wish {
+        max_parallel: 64,
+        ..wish(0..11)
+    };
+    work(&mut databases, &wish);
+    let copies = |databases: &Databases| {
+        let steps = steps(databases, &wish);
+        steps.iter().filter(|step| matches!(step, Step::Copy { .. })).count()
+    };
+    assert_eq!(databases.shards[&Ordinal(10)].copies.len(), 10);
+    assert_eq!(copies(&databases), MAX_MOVES_OF_A_SHARD);
 }
 
 #[test]

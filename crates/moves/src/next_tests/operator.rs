@@ -124,6 +124,13 @@ pub(crate) fn execute(databases: &mut Databases, step: &Step, cut: u8, life: &mu
             slots,
             publications,
         } => {
+            let mut known = databases.shards.values().flat_map(|view| &view.copies);
+            let swept = known.find(|copy| {
+                [subscriptions, slots, publications]
+                    .iter()
+                    .any(|all| all.contains(&copy.move_id))
+            });
+            assert!(swept.is_none(), "{swept:?} is swept up");
             for one in subscriptions {
                 life.spend()?;
                 databases.drop_subscription(*shard, *one);

@@ -20,6 +20,8 @@ enum Event {
         life: usize,
         cut: u8,
         first: usize,
+        /// A shard that does not answer it.
+        silent: Option<usize>,
     },
     /// An operator that was stopped wakes and goes on with what it was about to do.
     Late {
@@ -49,7 +51,13 @@ fn event() -> impl Strategy<Value = Event> {
     let life = prop_oneof![1..8usize, Just(60)];
     let cut = prop_oneof![Just(0u8), any::<u8>()];
     let late = (life.clone(), cut.clone(), 0..16usize).prop_map(|(life, cut, first)| Event::Late { life, cut, first });
-    let operator = (life, cut, 0..16usize).prop_map(|(life, cut, first)| Event::Operator { life, cut, first });
+    let silent = prop_oneof![2 => Just(None), 1 => any::<usize>().prop_map(Some)];
+    let operator = (life, cut, 0..16usize, silent).prop_map(|(life, cut, first, silent)| Event::Operator {
+        life,
+        cut,
+        first,
+        silent,
+    });
     prop_oneof![
         8 => operator,
         3 => late,
@@ -103,6 +111,7 @@ impl Cluster {
         let mut cluster = Self {
             databases: Databases::owning(tokens, tokens.shares().into_keys()),
             wish: Wish {
+                shards: BTreeSet::new(),
                 may_own: BTreeMap::new(),
                 max_parallel,
                 paused: false,
@@ -116,6 +125,16 @@ impl Cluster {
         cluster
     }
 
+    /// What an operator decides whom one shard may not answer.
+    fn look(&mut self, silent: Option<usize>) -> Steps {
+        self.wish.shards = self.databases.shards.keys().copied().collect();
+        let mut seen = self.databases.shards.clone();
+        if let Some(ordinal) = silent.and_then(|silent| pick(seen.keys().copied(), silent)) {
+            seen.remove(&ordinal);
+        }
+        next_steps(&seen, &self.wish)
+    }
+
     fn want(&mut self, weights: &[u32]) {
         let weights = weights.iter().map(|weight| Weight::new(*weight).unwrap());
         self.wish.may_own = (0..).map(Ordinal).zip(weights).collect();
@@ -125,8 +144,13 @@ impl Cluster {
 
     fn happens(&mut self, event: &Event) {
         match event {
-            Event::Operator { life, cut, first } => {
-                let steps = next_steps(&self.databases.shards, &self.wish);
+            Event::Operator {
+                life,
+                cut,
+                first,
+                silent,
+            } => {
+                let steps = self.look(*silent);
                 work(&mut self.databases, &steps, *first, *cut, Life(*life));
                 // Now and then somebody remembers this for later.
                 if first % 3 == 0 {
@@ -214,7 +238,7 @@ impl Cluster {
     /// From here on nothing goes wrong any more.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         for _ in 0..ROUNDS {
-            let steps = next_steps(&self.databases.shards, &self.wish);
+            let steps = self.look(None);
             prop_assert!(steps.blocked.is_empty(), "{:?}", steps.blocked);
             if steps.is_done() {
                 return Ok(());
@@ -316,7 +340,7 @@ proptest! {
     ) {
         let mut cluster = Cluster::new(&tokens, &weights, 1);
         for _ in 0..rounds {
-            cluster.happens(&Event::Operator { life: 5, cut: 0, first: 0 });
+            cluster.happens(&Event::Operator { life: 5, cut: 0, first: 0, silent: None });
         }
         cluster.wish.paused = true;
         let waiting = |cluster: &Cluster| -> Vec<MoveId> {
@@ -398,7 +422,7 @@ proptest! {
         let ordinals: Vec<Ordinal> = cluster.wish.may_own.keys().copied().collect();
         ordinals.into_iter().for_each(|ordinal| cluster.databases.join(ordinal));
         for (life, cut) in lives {
-            cluster.happens(&Event::Operator { life, cut, first: 1 });
+            cluster.happens(&Event::Operator { life, cut, first: 1, silent: None });
         }
         cluster.settle()?;
         cluster.check_nothing_is_left()?;

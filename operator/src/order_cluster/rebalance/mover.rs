@@ -314,7 +314,10 @@ impl Mover {
                 if self.told.insert(*move_id) {
                     if !asked_for && let Some(wait) = self.setbacks.add(Instant::now()) {
                         let (why, at) = (why.clone(), in_words(wait));
-                        self.setback = Some(Refusal::AfterSetback { why, at });
+                        self.setback = Some(match self.setbacks.many() {
+                            Some(setbacks) => Refusal::AfterSetbacks { setbacks, why, at },
+                            None => Refusal::AfterSetback { why, at },
+                        });
                     }
                     self.teller.move_aborted(*move_id, &why, undone, rolled_forward).await;
                 }
@@ -381,17 +384,17 @@ impl Mover {
         if standing == Standing::Moving {
             self.course.set_phase(phase);
         }
-        let wait = match (progressed, &standing) {
-            (true, _) => self.pauses.working,
-            (false, Standing::Waiting { .. }) => self.pauses.blocked,
-            (false, _) => self.pauses.awaiting,
-        };
         let mut report = self.report(look);
-        report.standing = standing;
         // Sweeping up after nothing is no rebalance.
-        if report.standing == Standing::Moving && look.is_balanced() && !look.in_flight() {
-            report.standing = Standing::Idle;
-        }
+        report.standing = match standing {
+            Standing::Moving if look.is_balanced() && !look.in_flight() => Standing::Idle,
+            standing => standing,
+        };
+        let wait = match (progressed, &report.standing) {
+            (true, _) => self.pauses.working,
+            (false, Standing::Moving) => self.pauses.awaiting,
+            (false, _) => self.pauses.blocked,
+        };
         Round {
             report,
             wait,

@@ -116,7 +116,10 @@ impl Orders {
 
     /// As the planner of moves wants it.
     pub(crate) fn wish(&self) -> Wish {
+        // A move begins only between shards that the ring lists, so that no other can know of one.
+        let known = self.shards.keys().filter(|ordinal| self.listed.contains(*ordinal));
         Wish {
+            shards: known.copied().collect(),
             may_own: self.owners.clone(),
             max_parallel: self.settings.max_parallel,
             paused: self.settings.paused,

@@ -23,6 +23,11 @@ pub(crate) enum Refusal {
     /// A move had to be undone a moment ago. `at` in words, so that the same wait is always told alike.
     #[error("a move had to be undone ({why}); what still has to move is planned anew at {at}")]
     AfterSetback { why: String, at: String },
+    /// The same, and so had those before it: it most likely does not pass by itself.
+    #[error(
+        "{setbacks} times in a row a move had to be undone, the last time because {why}; it is tried again at {at}"
+    )]
+    AfterSetbacks { setbacks: u32, why: String, at: String },
     #[error("{0}")]
     Unreachable(String),
     #[error(
@@ -36,7 +41,7 @@ pub(crate) enum Refusal {
         volume: u64,
     },
     #[error(
-        "shard {shard} holds rows outside of every range it owns ({rows}): look where they came from, and delete or move them by hand"
+        "shard {shard} holds rows outside of every range it owns ({rows}): find out where they came from, and delete them as docs/operations.md says"
     )]
     RowsOutside { shard: Ordinal, rows: String },
 }
@@ -44,15 +49,22 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Whether a person has to act: it does not pass by itself.
     pub(crate) fn needs_a_person(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::RowsOutside { .. })
+        matches!(
+            self,
+            Self::NoSpace { .. } | Self::RowsOutside { .. } | Self::AfterSetbacks { .. }
+        )
     }
 
     /// What the operator does about it.
     pub(crate) fn action(&self) -> &'static str {
-        if self.needs_a_person() {
-            "nothing moves until that is mended; it is looked at again every few seconds"
-        } else {
-            "the rebalance begins when that is so"
+        match self {
+            Self::NoSpace { .. } | Self::RowsOutside { .. } => {
+                "nothing moves until that is mended; it is looked at again every few seconds"
+            }
+            Self::AfterSetback { .. } | Self::AfterSetbacks { .. } => {
+                "it is planned anew then, whatever was the matter"
+            }
+            _ => "the rebalance begins when that is so",
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 /// The wait after the first setback; it doubles with each, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// So many in a row are no bad luck any more: a person is told.
+const MANY: u32 = 5;
 
 /// Moves that were undone one after the other, and not because somebody asked for it.
 #[derive(Debug, Default)]
@@ -28,6 +30,11 @@ impl Setbacks {
             return Some(wait);
         }
         None
+    }
+
+    /// How many there were in a row, if that is more than bad luck.
+    pub(crate) fn many(&self) -> Option<u32> {
+        (self.count >= MANY).then_some(self.count)
     }
 
     /// Whether a move may be written down again.
@@ -59,8 +66,9 @@ mod tests {
         let mut setbacks = Setbacks::default();
         let mut now = Instant::now();
         assert!(setbacks.is_over(now));
-        for seconds in [10, 20, 40, 80, 160, 300, 300] {
+        for (before, seconds) in (0..).zip([10, 20, 40, 80, 160, 300, 300]) {
             let wait = SECOND * seconds;
+            assert_eq!(setbacks.many(), (before >= 5).then_some(before));
             assert_eq!(setbacks.add(now), Some(wait));
             assert_eq!(setbacks.add(now), None, "of several at the same time one counts");
             assert!(!setbacks.is_over(now + wait - SECOND));
