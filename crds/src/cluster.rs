@@ -86,16 +86,18 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rebalance {
-    /// How many pairs of shards exchange keys at the same time.
+    /// How many pairs of shards exchange keys at the same time. Of one shard no more than 4.
     #[serde(default = "two_moves")]
     #[schemars(range(min = 1, max = 64))]
     pub max_parallel_moves: i32,
-    /// The longest that writes to one batch of keys may be held up at its hand-over, such as '100ms'.
+    /// For how long a hand-over may hold up writes to its batch of keys before it is given up, such as '100ms'. Once the
+    /// source has given the batch away it is finished, however long that takes: milliseconds, unless a database fails.
+    /// Clients wait for 8 s at most.
     #[serde(default = "hundred_milliseconds")]
     #[schemars(length(max = 16), regex(pattern = "^[0-9]+(ms|s)$"))]
     #[x_kube(
-        validation = Rule::new("duration(self) >= duration('10ms') && duration(self) <= duration('10s')")
-            .message("maxPause is between 10ms and 10s")
+        validation = Rule::new("duration(self) >= duration('10ms') && duration(self) <= duration('5s')")
+            .message("maxPause is between 10ms and 5s")
     )]
     pub max_pause: String,
     /// The most rows in a second that each pair of shards hands over, and that a shard deletes after it; 0 is without
@@ -240,7 +242,8 @@ pub struct RebalanceStatus {
     /// Pairs of shards that are done with each other.
     #[serde(default)]
     pub moves_done: i64,
-    /// Pairs of shards that exchange keys.
+    /// Pairs of shards that exchange keys. What is planned anew after a move was undone counts again, here and in all that
+    /// is of a plan.
     #[serde(default)]
     pub moves_total: i64,
     /// Ranges that have changed hands.
@@ -255,16 +258,16 @@ pub struct RebalanceStatus {
     /// Rows that were to change hands, as estimated at the start.
     #[serde(default)]
     pub rows_total: i64,
-    /// Rows copied in a second, over the last minute; over all of it once it has ended.
+    /// Rows that changed hands in a second, over the last minute; over all of it once it has ended. 0 during the first copy.
     #[serde(default)]
     pub rows_per_second: i64,
     /// When it will end if it goes on at this rate; absent while that cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_end: Option<Time>,
-    /// The longest pause of writes to a batch of keys so far, in milliseconds.
+    /// The longest pause of writes to a batch of keys so far, in milliseconds; of those that were given up too.
     #[serde(default)]
     pub longest_pause_milliseconds: i64,
-    /// The median of these pauses, in milliseconds.
+    /// The median of the pauses in which a batch changed hands, in milliseconds, since the operator leads.
     #[serde(default)]
     pub median_pause_milliseconds: i64,
     /// Of a million keys, how many move by the plan.
@@ -316,7 +319,7 @@ pub enum RebalancePhase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RebalanceError {
-    /// When it was seen last.
+    /// When it was seen first.
     pub at: Time,
     /// What happened.
     pub message: String,

@@ -6,6 +6,7 @@ use std::pin::pin;
 use anyhow::{Result, bail};
 use crds::{OrderCluster, RebalancePhase, RebalanceStatus, labels};
 use futures::{Stream, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher;
 
@@ -26,7 +27,8 @@ pub(crate) async fn print(place: &Place, watch: bool, output: Output, out: &mut 
     follow(place, changes, output, out).await
 }
 
-/// Prints each change of what a watch brings, until the rebalance has ended.
+/// Prints each change of what a watch brings, until the rebalance has ended. One that the specification asks for and that
+/// has not begun is waited for: what is told until then is of the one before.
 pub(crate) async fn follow(
     place: &Place,
     changes: impl Stream<Item = Result<Option<OrderCluster>, watcher::Error>>,
@@ -34,7 +36,7 @@ pub(crate) async fn follow(
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut changes = pin!(changes);
-    let mut before = None;
+    let (mut before, mut waited_for) = (None, None);
     while let Some(change) = changes.next().await {
         let cluster = match change {
             Ok(Some(cluster)) => cluster,
@@ -46,11 +48,21 @@ pub(crate) async fn follow(
             }
         };
         let now = rebalance(&cluster);
+        let under_way = |status: &RebalanceStatus| status.finished_at.is_none();
+        if let Some(why) = comes_first(&cluster)
+            && !now.iter().chain(&before).any(under_way)
+        {
+            if output == Output::Text && waited_for.as_ref() != Some(&why) {
+                writeln!(out, "Nothing moves yet: {why}")?;
+            }
+            waited_for = Some(why);
+            continue;
+        }
         match &now {
             None => return nothing(output, out),
             Some(status) if now != before => {
                 line(status, output, out)?;
-                if status.finished_at.is_some() {
+                if !under_way(status) {
                     return Ok(());
                 }
             }
@@ -59,6 +71,18 @@ pub(crate) async fn follow(
         before = now;
     }
     bail!("the watch ended before the rebalance did; ask again")
+}
+
+/// What the operator does before it can say whether anything has to move; `None` when it is through with the
+/// specification, or goes on only when a person has acted.
+fn comes_first(cluster: &OrderCluster) -> Option<String> {
+    let status = cluster.status.clone().unwrap_or_default();
+    if status.observed_generation != cluster.metadata.generation {
+        return Some("the operator has not looked at the specification yet".to_owned());
+    }
+    let reconciling = |one: &&Condition| one.type_ == "Reconciling" && one.status == "True";
+    let reconciling = status.conditions.iter().find(reconciling)?;
+    Some(reconciling.message.clone())
 }
 
 /// What the cluster says of its rebalance.

@@ -368,6 +368,52 @@ async fn watching_says_each_change_once_and_ends_with_the_rebalance() {
     assert_eq!(starts, wanted);
 }
 
+#[tokio::test]
+async fn a_watch_that_begins_before_the_rebalance_waits_for_it() {
+    let place = Place::find(Api::new().client(), None, None).await.unwrap();
+    let old = json!({"phase": "Finished", "rangesDone": 9, "rangesTotal": 9,
+        "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:02:00Z"});
+    let new = |finished: Option<&str>| {
+        json!({"phase": if finished.is_some() { "Finished" } else { "Copying" }, "rangesDone": 0, "rangesTotal": 2,
+            "startedAt": "2026-01-02T00:00:00Z", "finishedAt": finished})
+    };
+    let at = |observed: i64, reconciling: Option<&str>, rebalance: &Value| {
+        let mut cluster: OrderCluster = serde_json::from_value(cluster("shop")).unwrap();
+        cluster.metadata.generation = Some(2);
+        let condition = reconciling.map(|message| {
+            json!({"type": "Reconciling", "status": "True", "reason": "CreatingShards", "message": message,
+                "lastTransitionTime": "2026-01-02T00:00:00Z"})
+        });
+        let conditions: Vec<Value> = condition.into_iter().collect();
+        let status = json!({"observedGeneration": observed, "conditions": conditions, "rebalance": rebalance});
+        cluster.status = serde_json::from_value(status).unwrap();
+        Ok(Some(cluster))
+    };
+    let changes = futures::stream::iter([
+        at(1, None, &old),
+        at(2, Some("creating shop-3"), &old),
+        at(2, Some("creating shop-3"), &old),
+        at(2, Some("keys move"), &new(None)),
+        at(2, Some("shop-4 is about to go"), &new(Some("2026-01-02T00:01:00Z"))),
+    ]);
+    let mut out = Vec::new();
+    status::follow(&place, changes, Output::Text, &mut out).await.unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let starts: Vec<&str> = text.lines().map(|line| line.split(',').next().unwrap()).collect();
+    let wanted = [
+        "Nothing moves yet: the operator has not looked at the specification yet",
+        "Nothing moves yet: creating shop-3",
+        "Copying: 0 of 2 ranges",
+        "Finished: 0 of 2 ranges",
+    ];
+    assert_eq!(starts, wanted);
+
+    let settled = futures::stream::iter([at(2, None, &old)]);
+    let mut out = Vec::new();
+    status::follow(&place, settled, Output::Text, &mut out).await.unwrap();
+    assert!(String::from_utf8(out).unwrap().starts_with("Finished: 9 of 9 ranges"));
+}
+
 #[test]
 fn the_arguments_make_sense_to_clap() {
     use clap::CommandFactory as _;
