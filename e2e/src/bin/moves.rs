@@ -18,7 +18,7 @@ struct Arguments {
 enum Verb {
     /// From 2 to 3 to 5 to 3 to 5 shards under load, with faults, judged.
     Campaign {
-        /// Faults and load come from it; masters die in every other one, and in every third `durability` is `required`.
+        /// Faults and load come from it; members die in every other one, and in every third `durability` is `required`.
         #[arg(long)]
         seed: u64,
         /// Orders stored before the first move.
@@ -52,13 +52,13 @@ async fn main() -> Result<ExitCode> {
             rate,
             result,
         } => {
-            let (masters_die, strict) = (seed % 2 == 0, seed % 3 == 0);
+            let (members_die, strict) = (seed % 2 == 0, seed % 3 == 0);
             let campaign = Campaign {
                 seed,
                 orders,
                 rate,
                 numbers: Campaign::LONG,
-                masters_die,
+                members_die,
                 strict,
             };
             let summary = campaign.run().await?;

@@ -46,8 +46,8 @@ pub struct Campaign {
     pub rate: u32,
     /// The numbers of shards it goes through, from 2.
     pub numbers: &'static [usize],
-    /// Whether masters die too; requests may then fail, for a failover takes seconds.
-    pub masters_die: bool,
+    /// Whether masters and standbys die too; requests may then fail, for a failover takes seconds.
+    pub members_die: bool,
     /// Whether no write is accepted without a standby: `durability: required`.
     pub strict: bool,
 }
@@ -167,10 +167,10 @@ impl Run<'_> {
         let Campaign {
             seed,
             numbers,
-            masters_die,
+            members_die,
             ..
         } = self.campaign;
-        let appointments = draw(seed, numbers.len(), masters_die);
+        let appointments = draw(seed, numbers.len(), members_die);
         let mut from = FIRST;
         for (to, appointments) in numbers.iter().copied().zip(appointments) {
             self.client.latency().begin(&format!("{from} to {to} shards"));
@@ -269,7 +269,7 @@ impl Run<'_> {
         let phases = self.client.latency().phases();
         println!("{}", measure::table(&phases));
         let failed = phases.iter().map(|phase| phase.failed()).sum();
-        if failed > 0 && !self.campaign.masters_die {
+        if failed > 0 && !self.campaign.members_die {
             let first = self.client.troubles();
             self.complaints.push(format!("{failed} requests failed:\n{first}"));
         }

@@ -57,6 +57,8 @@ pub enum Deed {
     KillSource,
     /// The master of a shard that receives keys dies.
     KillTarget,
+    /// The standby of a shard that gives keys away dies: what waits for its flush waits until it is back, or let go.
+    KillStandby,
 }
 
 /// A deed at its moment.
@@ -75,9 +77,9 @@ impl fmt::Display for Appointment {
 }
 
 /// Draws the appointments of so many moves: in each the operator dies at some point, in one it is paused in the freeze
-/// as well. With `masters_die` the six deaths of masters (of a source and a target, in copy and freeze and half-way) are
-/// spread over the moves besides.
-pub fn draw(seed: u64, moves: usize, masters_die: bool) -> Vec<Vec<Appointment>> {
+/// as well. With `members_die` the six deaths of masters (of a source and a target, in copy and freeze and half-way) and
+/// two of standbys are spread over the moves besides.
+pub fn draw(seed: u64, moves: usize, members_die: bool) -> Vec<Vec<Appointment>> {
     let mut random = StdRng::seed_from_u64(seed);
     let paused_in = random.random_range(0..moves.max(1));
     let mut drawn: Vec<Vec<Appointment>> = (0..moves)
@@ -95,11 +97,15 @@ pub fn draw(seed: u64, moves: usize, masters_die: bool) -> Vec<Vec<Appointment>>
             appointments
         })
         .collect();
-    if masters_die && moves > 0 {
+    if members_die && moves > 0 {
         let mut deaths: Vec<Appointment> = [Point::Copying, Point::Frozen, Point::HalfOfAPair]
             .into_iter()
             .flat_map(|point| [Deed::KillSource, Deed::KillTarget].map(|deed| Appointment { point, deed }))
             .collect();
+        deaths.extend([Point::Copying, Point::Frozen].map(|point| Appointment {
+            point,
+            deed: Deed::KillStandby,
+        }));
         deaths.shuffle(&mut random);
         for (number, death) in deaths.into_iter().enumerate() {
             drawn[number % moves].push(death);
@@ -145,15 +151,13 @@ struct Pair {
 }
 
 impl Scene<'_> {
-    /// Keeps all appointments: those with the operator at their moments, those with masters one after the other, since
-    /// a shard that has just failed over must have its standby back before it can do so again.
+    /// Keeps all appointments: those with the operator at their moments, those with databases one after the other, since
+    /// a shard that has lost a member must have it back before it can lose another.
     pub(super) async fn keep(&self, appointments: &[Appointment]) -> Result<Vec<(Appointment, Kept)>> {
-        let of_masters = |one: &Appointment| matches!(one.deed, Deed::KillSource | Deed::KillTarget);
-        let (masters, operators): (Vec<_>, Vec<_>) = appointments.iter().copied().partition(of_masters);
-        let masters = self.keep_in_turn(&masters);
-        let operators = self.keep_in_turn(&operators);
-        let (masters, operators) = tokio::try_join!(masters, operators)?;
-        Ok(operators.into_iter().chain(masters).collect())
+        let of_operators = |one: &Appointment| matches!(one.deed, Deed::KillOperator | Deed::PauseOperator);
+        let (operators, members): (Vec<_>, Vec<_>) = appointments.iter().copied().partition(of_operators);
+        let (operators, members) = tokio::try_join!(self.keep_in_turn(&operators), self.keep_in_turn(&members))?;
+        Ok(operators.into_iter().chain(members).collect())
     }
 
     async fn keep_in_turn(&self, appointments: &[Appointment]) -> Result<Vec<(Appointment, Kept)>> {
@@ -185,6 +189,7 @@ impl Scene<'_> {
             }
             Deed::KillSource => self.kill_master(pair.source).await?,
             Deed::KillTarget => self.kill_master(pair.target).await?,
+            Deed::KillStandby => self.kill_standby(pair.source).await?,
         };
         Ok(Kept::Yes(done))
     }
@@ -196,11 +201,48 @@ impl Scene<'_> {
         let killed = database::master(kubernetes, namespace, &name).await?.pod;
         let processes = kubernetes.kill_pod(namespace, &killed).await?;
         ensure!(processes > 1, "{killed} did not run");
-        await_condition(&format!("{name} to be whole again"), PATIENCE, || async {
-            Ok(self.is_whole(&name, &killed).await.unwrap_or(false).then_some(()))
-        })
-        .await?;
+        self.await_whole(&name, || self.is_whole(&name, &killed)).await?;
         Ok(format!("{killed}, {processes} processes"))
+    }
+
+    /// Kills a standby and waits until its master has it back.
+    async fn kill_standby(&self, shard: u16) -> Result<String> {
+        // A new process sends to it when it has come back.
+        const SENDER: &str =
+            "SELECT pid FROM pg_stat_replication WHERE application_name = $1 AND sync_state IN ('sync', 'quorum')";
+        let (kubernetes, namespace) = (&self.platform.kubernetes, &self.platform.namespace);
+        let name = format!("{CLUSTER}-{shard}");
+        let replicas = format!("ringwright.dev/shard={name},ringwright.dev/role=replica");
+        let replicas = kubernetes.pods(namespace, &replicas).await?;
+        let standby = replicas
+            .first()
+            .with_context(|| format!("{name} has no standby"))?
+            .name_any();
+        let pool = database::connect(kubernetes, namespace, CLUSTER, &name).await?;
+        let sender = || async {
+            let sender = sqlx::query_scalar::<_, i32>(SENDER).bind(&standby);
+            anyhow::Ok(sender.fetch_optional(&pool).await?)
+        };
+        let before = sender().await?;
+        let processes = kubernetes.kill_pod(namespace, &standby).await?;
+        ensure!(processes > 1, "{standby} did not run");
+        let is_back = || async { Ok(sender().await?.is_some_and(|now| Some(now) != before)) };
+        self.await_whole(&name, is_back).await?;
+        Ok(format!("{standby}, {processes} processes"))
+    }
+
+    /// Waits until a shard is whole, or gone: one that leaves does not wait for its standby.
+    async fn await_whole<F>(&self, shard: &str, is_whole: impl Fn() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<bool>>,
+    {
+        let (kubernetes, namespace) = (&self.platform.kubernetes, &self.platform.namespace);
+        let members = format!("ringwright.dev/shard={shard}");
+        await_condition(&format!("{shard} to be whole again"), PATIENCE, || async {
+            let is_gone = kubernetes.pods(namespace, &members).await?.is_empty();
+            Ok((is_gone || is_whole().await.unwrap_or(false)).then_some(()))
+        })
+        .await
     }
 
     /// Whether the shard has a master other than the one that was killed just now, and a synchronous standby.
@@ -405,6 +447,7 @@ mod tests {
             let count = |deed| all.iter().filter(|one| one.deed == deed).count();
             assert_eq!((count(Deed::KillOperator), count(Deed::PauseOperator)), (4, 1));
             assert_eq!((count(Deed::KillSource), count(Deed::KillTarget)), (3, 3));
+            assert_eq!(count(Deed::KillStandby), 2);
             assert!(
                 drawn
                     .iter()

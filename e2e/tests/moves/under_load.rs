@@ -15,7 +15,7 @@ const LONG: Campaign = Campaign {
     orders: ORDERS,
     rate: RATE,
     numbers: Campaign::LONG,
-    masters_die: false,
+    members_die: false,
     strict: false,
 };
 
@@ -53,12 +53,11 @@ async fn from_2_to_3_to_5_to_3_to_5_shards_no_request_fails_though_the_operator_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a quarter of an hour; make e2e ONLY=shards runs it"]
-async fn from_2_to_3_to_5_to_3_to_5_shards_nothing_is_lost_though_masters_of_sources_and_targets_die_too() -> Result<()>
-{
-    let masters_die = true;
+async fn from_2_to_3_to_5_to_3_to_5_shards_nothing_is_lost_though_masters_and_standbys_die_too() -> Result<()> {
+    let members_die = true;
     run(Campaign {
         seed: 2,
-        masters_die,
+        members_die,
         ..LONG
     })
     .await

@@ -172,9 +172,7 @@ impl Book {
     fn open(stage: &Stage, workspace: &Workspace) -> Result<Self> {
         let folder = workspace.target().join("moves");
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        let mut describe = Command::new("git");
-        describe.args(["describe", "--always", "--dirty", "--abbrev=40"]);
-        let commit = stage.read(describe.current_dir(workspace.root()))?.trim().to_owned();
+        let commit = newest_commit(stage, workspace)?;
         Ok(Self { folder, commit })
     }
 
@@ -223,7 +221,7 @@ impl Book {
         let passed = lines.iter().filter(|line| line["passed"] == true).count() as u64;
         let failed = lines.len() as u64 - passed;
         stage.note(format!(
-            "{} campaigns, {} requests on record, {} rules found broken, {} requests failed (only where masters died may they)",
+            "{} campaigns, {} requests on record, {} rules found broken, {} requests failed (only where members died may they)",
             lines.len(),
             sum("recorded"),
             sum("violations"),
@@ -235,6 +233,22 @@ impl Book {
         stage.note(format!("lines: {}", self.path().display()));
         Ok(Tally { passed, failed })
     }
+}
+
+/// The newest commit that changed anything but documents, and whether something else has changed since.
+fn newest_commit(stage: &Stage, workspace: &Workspace) -> Result<String> {
+    const NO_DOCUMENTS: [&str; 4] = ["--", ".", ":(exclude)docs", ":(exclude)*.md"];
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(arguments).args(NO_DOCUMENTS).current_dir(workspace.root());
+        stage.read(&mut git)
+    };
+    let commit = git(&["log", "-1", "--format=%H"])?.trim().to_owned();
+    let changed = git(&["status", "--porcelain"])?;
+    Ok(match changed.is_empty() {
+        true => commit,
+        false => format!("{commit}-dirty"),
+    })
 }
 
 fn append(path: &Path, line: &str) -> std::io::Result<()> {
