@@ -11,7 +11,8 @@ use super::{Attempt, RangeRow, RangeState};
 /// What became of the range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Aborted {
-    /// The source owns it, or another shard does: it cannot come to the target by this move any more. At the target it is `moved`: drop the replication, then clean it.
+    /// The source owns it, or another shard does: by this move it cannot come to the target any more. There it is `moved`:
+    /// drop the replication, then clean it.
     Undone,
     /// It was behind its commit point, so the target owns it now.
     RolledForward,
