@@ -189,16 +189,12 @@ impl Notify {
     }
 }
 
-/// The invoice as a PDF, if the row names it.
+/// The invoice as a PDF, if the row names one.
 fn attachment(row: &Email, order: &OrderContext) -> Result<Option<Attachment>, Handover> {
-    let Some(invoice) = order
-        .invoice
-        .as_ref()
-        .filter(|invoice| Some(invoice.invoice_id) == row.invoice_id)
-    else {
-        return Ok(None);
-    };
+    let Some(named) = row.invoice_id else { return Ok(None) };
     let broken = |detail: String| Handover::NotTaken(Reason::new("invoice", detail));
+    let invoice = order.invoice.as_ref().filter(|invoice| invoice.invoice_id == named);
+    let invoice = invoice.ok_or_else(|| broken(format!("the order does not have invoice {named} yet")))?;
     let document = invoice_pdf::stored(&invoice.number, invoice.created_at, &invoice.invoice_details)
         .map_err(|error| broken(error.to_string()))?;
     let pdf = invoice_pdf::render(&document).map_err(|error| broken(error.to_string()))?;

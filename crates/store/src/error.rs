@@ -143,6 +143,25 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same trouble behind an earlier commit of the same operation: something was written, and a repeat settles it.
+    pub(crate) fn outcome_unknown(self) -> Self {
+        match self {
+            Self::Unavailable {
+                operation,
+                shard,
+                why,
+                retry_after,
+                ..
+            } => Self::OutcomeUnknown {
+                operation,
+                shard,
+                why,
+                retry_after,
+            },
+            other => other,
+        }
+    }
+
     /// When a caller may try again, if trying again can help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 pub use event_kind::EventKind;
+use futures::future::join_all;
 use ring::Ordinal;
 use row_id::{EventId, InvoiceId, OrderId, UserId};
 use sqlx::postgres::PgRow;
@@ -56,10 +57,13 @@ const TAKE: &str = "WITH free AS (
     FROM free WHERE o.event_id = free.event_id
     RETURNING o.event_id, o.kind, o.sequence, o.user_id, o.order_id, o.invoice_id, o.occurred_at";
 
-/// Locks the events in the order of their ids, so that two processes never wait for each other.
+/// Locks the events in the order of their ids, so that two processes never wait for each other. Of several, those whose
+/// ranges are elsewhere are left out: each of them would lead to another shard.
 macro_rules! events_in_order {
     () => {
-        "WHERE event_id IN (SELECT event_id FROM ringwright.outbox WHERE event_id = ANY($1) ORDER BY event_id FOR UPDATE)
+        "WHERE event_id IN (SELECT event_id FROM ringwright.outbox WHERE event_id = ANY($1)
+                  AND (cardinality($1) = 1 OR (ringwright.range_of(event_id)).state = 'owned')
+              ORDER BY event_id FOR UPDATE)
          RETURNING event_id"
     };
 }
@@ -189,16 +193,24 @@ impl Store {
                 None => groups.push((shard, vec![*id])),
             }
         }
-        for (_, ids) in groups.into_iter().filter(|(_, ids)| ids.len() > 1) {
-            let place = Place::Key(ids[0]);
+        let together = groups.into_iter().filter(|(_, ids)| ids.len() > 1);
+        let settled = join_all(together.map(|(shard, ids)| async move {
             let work = Touch {
                 sql,
                 ids: ids.clone(),
                 must_be_here: false,
             };
-            match self.inner.write(place, work).await {
+            (ids, self.inner.write(Place::Shard(shard), work).await)
+        }));
+        let mut failed = None;
+        for (ids, settled) in settled.await {
+            match settled {
                 Ok(done) => left.retain(|id| !done.value.contains(id)),
-                Err(error) => tracing::debug!(error = telemetry::chain(&error), "events are settled one by one"),
+                // Singly they would meet the same.
+                Err(error) => {
+                    left.retain(|id| !ids.contains(id));
+                    failed = Some(error);
+                }
             }
         }
         for id in left {
@@ -213,7 +225,7 @@ impl Store {
                 )
                 .await?;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// How much waits on a shard.

@@ -16,7 +16,23 @@ pub enum Consistency {
     /// another was promoted, can answer a strong read for up to 7 seconds with what was true before the promotion. The
     /// lease (the start of this process's last synchronous commit on that master, and a promotion that waits it out)
     /// closes that gap; it changes nothing in this signature.
-    Strong,
+    ///
+    /// Tokens make it no older than a session read would be: a master of an older term than theirs may not answer.
+    Strong(ReadTokens),
+}
+
+impl Consistency {
+    /// Whether only a master may answer.
+    pub fn is_strong(&self) -> bool {
+        matches!(self, Self::Strong(_))
+    }
+
+    /// The client's tokens.
+    pub fn tokens(&self) -> &ReadTokens {
+        match self {
+            Self::Session(tokens) | Self::Strong(tokens) => tokens,
+        }
+    }
 }
 
 /// How one read is to be run.
@@ -40,10 +56,15 @@ impl ReadAt {
         }
     }
 
-    /// A strong read.
+    /// A strong read of whoever has no token.
     pub fn strong() -> Self {
+        Self::strong_after(ReadTokens::default())
+    }
+
+    /// A strong read with the tokens the client sent.
+    pub fn strong_after(tokens: ReadTokens) -> Self {
         Self {
-            consistency: Consistency::Strong,
+            consistency: Consistency::Strong(tokens),
             race: None,
             max_staleness: None,
         }

@@ -20,11 +20,10 @@ impl FromRequestParts<App> for ReadContext {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        // The tokens are checked for a strong read too: a client that garbles them should learn it at once.
         let tokens = tokens(&parts.headers)?;
         match parts.headers.get(CONSISTENCY_HEADER).map(|mode| mode.as_bytes()) {
             None | Some(b"session") => Ok(Self(ReadAt::session(tokens))),
-            Some(b"strong") => Ok(Self(ReadAt::strong())),
+            Some(b"strong") => Ok(Self(ReadAt::strong_after(tokens))),
             Some(_) => Err(Problem::new(
                 &catalogue::MALFORMED_REQUEST,
                 "Ringwright-Consistency is neither `session` nor `strong`.",

@@ -172,6 +172,8 @@ impl Fault {
             // Deadlock, serialization failure, lock timeout.
             "40P01" | "40001" | "55P03" => Self::Busy,
             "53300" => Self::Full,
+            // idle_in_transaction_session_timeout: this process was stopped.
+            "25P03" => Self::Lost,
             code if code.starts_with("08") || code.starts_with("57P") => Self::Lost,
             _ => Self::Refused,
         }

@@ -388,7 +388,8 @@ impl Probe {
     /// Connections to a server that is no more may never notice.
     fn meet(&mut self, member: &Member, started: String) {
         if self.started.as_ref().is_some_and(|before| *before != started) {
-            member.purge();
+            member.writes.server_changed();
+            member.reads.server_changed();
         }
         self.started = Some(started);
     }

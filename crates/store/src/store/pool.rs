@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 
 use super::connect::{Dialer, Purpose};
 use crate::config::PoolConfig;
@@ -35,6 +35,8 @@ pub(crate) struct Pool {
     waiting: AtomicUsize,
     places: Arc<Places>,
     idle: Mutex<VecDeque<Idle>>,
+    /// Changes when the server behind the name is another than before.
+    server: watch::Sender<()>,
 }
 
 /// How many connections there are.
@@ -64,6 +66,8 @@ struct Idle {
 pub(crate) enum AcquireError {
     /// All are busy, for longer than the limit or with too many waiting already.
     Full,
+    /// The pool was closed: the ring does not have the member any more.
+    Closed,
     /// The member could not be reached or refused the login.
     Dial(sqlx::Error),
 }
@@ -88,6 +92,7 @@ impl Pool {
             waiting: AtomicUsize::new(0),
             places: Arc::default(),
             idle: Mutex::default(),
+            server: watch::Sender::default(),
         }
     }
 
@@ -102,6 +107,7 @@ impl Pool {
         };
         Ok(Lease {
             open,
+            server: self.server.subscribe(),
             pool: Arc::clone(self),
             _permit: permit,
         })
@@ -165,8 +171,10 @@ impl Pool {
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => return Ok(permit),
+            Err(TryAcquireError::Closed) => return Err(AcquireError::Closed),
+            Err(TryAcquireError::NoPermits) => {}
         }
         let _waiting = Waiting::enter(&self.waiting, self.config.connections as usize * WAITING_PER_CONNECTION)
             .ok_or(AcquireError::Full)?;
@@ -174,7 +182,8 @@ impl Pool {
         let permit = Arc::clone(&self.permits).acquire_owned();
         match tokio::time::timeout(self.config.acquire_timeout, permit).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(AcquireError::Full),
+            Ok(Err(_)) => Err(AcquireError::Closed),
+            Err(_) => Err(AcquireError::Full),
         }
     }
 
@@ -202,6 +211,12 @@ impl Pool {
     /// Closes what is idle: after one connection was lost, the others most likely are too.
     pub(crate) fn purge(&self) {
         self.idle().clear();
+    }
+
+    /// The server behind the name was started anew: connections to the one before may never notice.
+    pub(crate) fn server_changed(&self) {
+        self.purge();
+        self.server.send_replace(());
     }
 
     /// Refuses callers from now on and closes what is idle.
@@ -252,6 +267,7 @@ async fn answer(dial: &mut Option<oneshot::Receiver<Result<Open, sqlx::Error>>>)
 /// A connection in use. Dropped without [`Lease::give_back`] it is closed.
 pub(crate) struct Lease {
     open: Open,
+    server: watch::Receiver<()>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
@@ -259,6 +275,17 @@ pub(crate) struct Lease {
 impl Lease {
     pub(crate) fn conn(&mut self) -> &mut PgConnection {
         &mut self.open.conn
+    }
+
+    /// Returns when the server of this connection is seen to be no more.
+    pub(crate) fn server_is_gone(&self) -> impl Future<Output = ()> + use<> {
+        let mut server = self.server.clone();
+        async move {
+            if server.changed().await.is_err() {
+                // The pool is no more, which says nothing of the server.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Returns the connection. Only when its last exchange ended well and no transaction is open.

@@ -16,7 +16,7 @@ use super::pool::AcquireError;
 use super::query::{Here, Query};
 use crate::config::ReadRace;
 use crate::error::StoreError;
-use crate::reading::{Consistency, ReadAt};
+use crate::reading::ReadAt;
 use crate::token::{ReadToken, Term};
 
 /// What one member answered, after its role and term were checked.
@@ -148,10 +148,8 @@ impl Inner {
     }
 
     fn need(&self, at: &ReadAt, shard: Ordinal) -> Need {
-        let token = match &at.consistency {
-            Consistency::Session(tokens) => tokens.as_slice().iter().find(|token| token.shard == shard),
-            Consistency::Strong => None,
-        };
+        let tokens = at.consistency.tokens().as_slice();
+        let token = tokens.iter().find(|token| token.shard == shard);
         Need {
             token: token.map(|token| (token.term, token.lsn)),
             max_staleness: at.max_staleness.unwrap_or(self.config.reads.max_staleness),
@@ -271,6 +269,7 @@ fn ask(
 async fn ask_member(member: &Arc<Member>, role: Role, query: &Query) -> Result<Observation, Silence> {
     let mut lease = member.reads.acquire().await.map_err(|error| match error {
         AcquireError::Full => Silence::Full,
+        AcquireError::Closed => Silence::Retry("its member has left the ring".to_owned()),
         AcquireError::Dial(error) => Silence::Retry(telemetry::chain(&error)),
     })?;
     let rows = match query.ask(lease.conn()).await {

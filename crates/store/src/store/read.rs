@@ -16,7 +16,7 @@ use super::query::{Query, RangeHere, Verdict};
 use super::race::Silence;
 use super::write::{Place, row_position};
 use crate::error::StoreError;
-use crate::reading::{Answer, Consistency, ReadAt};
+use crate::reading::{Answer, ReadAt};
 
 /// Turns the rows of an answer into a value.
 pub(crate) type Decode<T> = fn(&[PgRow]) -> Result<T, String>;
@@ -34,7 +34,7 @@ impl Inner {
         let deadline = began + self.config.read_deadline;
         let query = Arc::new(query);
         let mut way = Way::default();
-        let mut only_master = at.consistency == Consistency::Strong;
+        let mut only_master = at.consistency.is_strong();
         loop {
             let ordinal = way
                 .under(self.places.ring().epoch())
@@ -127,7 +127,7 @@ impl Inner {
     ) -> Vec<Option<Result<Answer<T>, StoreError>>> {
         let began = Instant::now();
         let operation = query.operation;
-        let only_master = at.consistency == Consistency::Strong;
+        let only_master = at.consistency.is_strong();
         let shard = match self.shard(ordinal) {
             Ok(shard) => shard,
             Err(_) => return keys.iter().map(|_| None).collect(),
@@ -193,13 +193,7 @@ impl Inner {
 
 /// The highest generation in tokens of other shards.
 fn other_generation(at: &ReadAt, shard: Ordinal) -> Option<Generation> {
-    match &at.consistency {
-        Consistency::Session(tokens) => tokens
-            .as_slice()
-            .iter()
-            .filter(|token| token.shard != shard)
-            .map(|token| token.generation)
-            .max(),
-        Consistency::Strong => None,
-    }
+    let tokens = at.consistency.tokens().as_slice().iter();
+    let others = tokens.filter(|token| token.shard != shard);
+    others.map(|token| token.generation).max()
 }

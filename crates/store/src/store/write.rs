@@ -23,6 +23,9 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a rollback may take before the connection is closed instead.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long past its deadline a commit is left to a connection that does not answer. One that waits for a standby is left
+/// alone: the server would not notice, and a new connection would come to stand beside it.
+const ABANDONED_AFTER: Duration = Duration::from_secs(900);
 /// How long a shard that the ring does not list is waited for, before it is asked again who has the position.
 const UNLISTED_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -206,7 +209,11 @@ impl Inner {
             return Err(Setback::Wait("it has no master that can be reached".to_owned()));
         };
         member.mark_used();
-        let mut lease = self.lease(&member, ordinal, W::OPERATION).await?;
+        let leased = self.lease(&member, ordinal, W::OPERATION);
+        let Ok(leased) = tokio::time::timeout_at(deadline.into(), leased).await else {
+            return Err(Setback::Wait("no connection to its master was free in time".to_owned()));
+        };
+        let mut lease = leased?;
         let body = tokio::select! {
             body = run_body(lease.conn(), work) => body,
             // Before COMMIT a session may be left: its transaction ends with it.
@@ -255,6 +262,8 @@ impl Inner {
                     self.config.pool.acquire_timeout,
                 )))
             }
+            // By a ring that has another member here; it is followed with the next try.
+            Err(AcquireError::Closed) => Err(Setback::Wait("its member has left the ring".to_owned())),
             Err(AcquireError::Dial(error)) => {
                 member.nudge();
                 Err(Setback::Wait(telemetry::chain(&error)))
@@ -367,14 +376,20 @@ async fn roll_back(mut lease: Lease) {
 }
 
 /// Commits. The session lives on in a task of its own until it answers, even when nobody waits for the answer any more:
-/// because the deadline passed, or because another member has become the master and this one may never answer.
+/// because the deadline passed, or because another member has become the master and this one may never answer. It is given
+/// up when its server is seen to be no more, and in the end in any case, for a connection that was cut off says nothing.
 async fn end(mut lease: Lease, place: Place, shard: &Shard, host: &str, deadline: Instant) -> Result<Position, String> {
     let key = match place {
         Place::Key(key) => Some(key),
         Place::Shard(_) => None,
     };
+    let gone = lease.server_is_gone();
     let committing = tokio::spawn(async move {
-        let committed = commit(lease.conn(), key).await;
+        let committed = tokio::select! {
+            committed = commit(lease.conn(), key) => committed,
+            () = gone => Err("its server was started anew".to_owned()),
+            () = tokio::time::sleep_until((deadline + ABANDONED_AFTER).into()) => Err("it never answered".to_owned()),
+        };
         if committed.is_ok() {
             lease.give_back();
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::future::join_all;
 
 use super::proxy::Proxy;
@@ -95,6 +96,29 @@ async fn there_are_never_more_connections_than_may_be() {
         held.into_iter().for_each(|lease| lease.give_back());
     }
     assert!(proxy.accepted() <= 3, "{}", proxy.accepted());
+    shards.end().await;
+}
+
+/// Who waits for the answer to a commit waits on a socket that may never say anything again.
+#[tokio::test]
+async fn a_connection_learns_that_its_server_is_no_more() {
+    let shards = Shards::start(1).await;
+    let proxy = proxy(&shards).await;
+    let pool = pool(&shards, &proxy, 2);
+    let Ok(before) = pool.acquire().await else {
+        panic!("the server lets nobody in")
+    };
+    let gone = before.server_is_gone();
+    pool.server_changed();
+    tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap();
+    let Ok(after) = pool.acquire().await else {
+        panic!("the server lets nobody in")
+    };
+    assert!(
+        after.server_is_gone().now_or_never().is_none(),
+        "this one is of the new server"
+    );
+    drop((before, after));
     shards.end().await;
 }
 

@@ -15,6 +15,12 @@ fn session(token: ReadToken) -> ReadAt {
     ReadAt::session(tokens)
 }
 
+fn strong(token: ReadToken) -> ReadAt {
+    let mut tokens = ReadTokens::default();
+    tokens.add(token);
+    ReadAt::strong_after(tokens)
+}
+
 /// Reads one user by itself and in a list.
 async fn read_both_ways(shards: &Shards, user: UserId, at: &ReadAt) -> [Result<(), StoreError>; 2] {
     let alone = shards.store.get_user(user, at).await.map(drop);
@@ -33,8 +39,10 @@ async fn a_token_of_a_term_or_position_that_the_shard_never_came_to_is_refused_a
     let mut farther = token;
     farther.lsn.0 += 1 << 40;
     // Well before the deadline of a read, which is when a shard that cannot tell gives up.
-    for foreign in [later, farther] {
-        let at = session(foreign);
+    for (foreign, at) in [later, farther]
+        .into_iter()
+        .flat_map(|foreign| [(foreign, session(foreign)), (foreign, strong(foreign))])
+    {
         let refused = tokio::time::timeout(Duration::from_secs(30), read_both_ways(&shards, user, &at));
         for refused in refused.await.expect("it waits for nobody") {
             assert!(
@@ -61,8 +69,10 @@ async fn a_token_of_a_later_term_waits_for_a_member_that_cannot_be_reached() {
     })
     .await;
     token.term.0 += 1;
-    for refused in read_both_ways(&shards, user, &session(token)).await {
-        assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    for at in [session(token), strong(token)] {
+        for refused in read_both_ways(&shards, user, &at).await {
+            assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+        }
     }
     shards.end().await;
 }
@@ -75,8 +85,10 @@ async fn a_token_of_a_shard_that_the_ring_does_not_have_is_met_by_the_master() {
     // A shard that has left the ring gave its rows to others, and its tokens stay with the clients.
     token.shard = Ordinal(77);
     token.generation = Generation(i64::MAX);
-    for read in read_both_ways(&shards, user, &session(token)).await {
-        read.unwrap();
+    for at in [session(token), strong(token)] {
+        for read in read_both_ways(&shards, user, &at).await {
+            read.unwrap();
+        }
     }
     shards.end().await;
 }

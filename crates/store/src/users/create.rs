@@ -10,6 +10,9 @@
 //!
 //! A repeat with the same key takes the lease over once it has ended, and does again whatever was not done; all steps
 //! find what an earlier attempt did under the same user id. If nobody repeats, the janitor settles the claims.
+//!
+//! The attempt whose lease was taken over may wake at any time and go on under that user id, as far as writing the user.
+//! So who took over gives nothing back: what he claimed is the janitor's, who makes sure that no such user can be written.
 
 use std::time::{Duration, Instant};
 
@@ -25,9 +28,10 @@ use crate::idempotency::{FoundKey, IdempotencyKey, RequestHash, StoredResponse, 
 use crate::orders::now;
 use crate::store::Store;
 use crate::store::fault::Refusal;
-use crate::store::write::{Committed, Place, Work};
+use crate::store::write::{Committed, Place, Work, absent};
+use crate::token::ReadToken;
 
-/// How long an attempt may work before a repeat may take over. Longer than its writes can take together by far.
+/// How long an attempt may work before a repeat may take over. Longer than its writes take, unless shards are away.
 const LEASE: Duration = Duration::from_secs(30);
 /// User ids tried when the janitor has put a tombstone on the chosen one.
 const ROUNDS: usize = 3;
@@ -88,6 +92,7 @@ impl Store {
             new,
             holder: Uuid::from_u128(rand::random()),
             began: Instant::now(),
+            alone: true,
         };
         match tokio::spawn(async move { attempt.run(&render).await }).await {
             Ok(outcome) => outcome,
@@ -108,10 +113,12 @@ struct Attempt {
     /// Names this attempt in leases and claims.
     holder: Uuid,
     began: Instant,
+    /// No earlier attempt began under this key, or none that could still go on.
+    alone: bool,
 }
 
 impl Attempt {
-    async fn run(self, render: &(impl Fn(&User) -> StoredResponse + Sync)) -> Result<Written, StoreError> {
+    async fn run(mut self, render: &(impl Fn(&User) -> StoredResponse + Sync)) -> Result<Written, StoreError> {
         let begun = self
             .at_key(Begin {
                 key_id: self.key_id,
@@ -121,14 +128,18 @@ impl Attempt {
             .await?;
         let mut user_id = match begun.value {
             Begun::Done(response) => {
+                let token = self.token_of(&response).await.unwrap_or(begun.token);
                 return Ok(Written {
                     response,
                     repeated: true,
                     events: Vec::new(),
-                    token: begun.token,
+                    token,
                 });
             }
-            Begun::Ours(user_id) => user_id,
+            Begun::Ours { user, taken_over } => {
+                self.alone = !taken_over;
+                user
+            }
         };
         self.store.inner.failpoint.hit("begun")?;
         for _ in 0..ROUNDS {
@@ -183,7 +194,12 @@ impl Attempt {
             user: made.value.user_id,
             response,
         };
-        let (response, repeated) = self.at_key(finish).await?.value;
+        // The user is there: that its answer could not be stored must not be told as if nothing had been written.
+        let (response, repeated) = self
+            .at_key(finish)
+            .await
+            .map_err(|error| error.outcome_unknown())?
+            .value;
         Ok(Written {
             response,
             repeated,
@@ -209,6 +225,14 @@ impl Attempt {
         Ok(next)
     }
 
+    /// A token of the user that an earlier attempt has created: the key's row may lie on another shard, and what that one
+    /// says covers no user. Best effort: the answer is right in any case.
+    async fn token_of(&self, response: &StoredResponse) -> Option<ReadToken> {
+        let user: UserId = response.location.as_ref()?.rsplit('/').next()?.parse().ok()?;
+        let confirmed = self.store.inner.write(Place::Key(user.uuid()), Confirm).await;
+        confirmed.ok().map(|confirmed| confirmed.token)
+    }
+
     /// After a conflict nothing stays behind and the key may be used again; after trouble all stays as it is, and the
     /// lease ends, so that a repeat goes on at once.
     async fn give_up(&self, user: UserId, error: StoreError) -> StoreError {
@@ -223,8 +247,8 @@ impl Attempt {
                 | StoreError::ClaimPending { .. }
         );
         // Past the lease another attempt may work under the same user id and have stamped the claims before this one
-        // did: then only the janitor may release them.
-        let sql = if conflict && self.began.elapsed() < LEASE {
+        // did, and so may one whose lease this one took over: then only the janitor may release them.
+        let sql = if conflict && self.alone && self.began.elapsed() < LEASE {
             self.release_claims(user).await;
             FORGET
         } else {
@@ -264,7 +288,11 @@ impl Attempt {
 }
 
 enum Begun {
-    Ours(UserId),
+    Ours {
+        user: UserId,
+        /// From an attempt whose lease had ended, and which may go on all the same.
+        taken_over: bool,
+    },
     Done(StoredResponse),
 }
 
@@ -289,7 +317,10 @@ impl Work for Begin {
             .fetch_optional(&mut *conn)
             .await?;
         if begun.is_some() {
-            return Ok(Begun::Ours(user));
+            return Ok(Begun::Ours {
+                user,
+                taken_over: false,
+            });
         }
         match find(conn, self.key_id, self.request).await? {
             None => Err(Refusal::Again("the key's row was deleted meanwhile")),
@@ -303,14 +334,14 @@ impl Work for Begin {
                 leased_for,
             }) => {
                 // Our own, after a commit of unknown outcome; or somebody's whose lease has ended.
-                if holder != self.holder && !self.take_over(conn).await? {
+                let taken_over = holder != self.holder;
+                if taken_over && !self.take_over(conn).await? {
                     let retry_after = leased_for.unwrap_or(Duration::from_secs(1));
                     return Err(StoreError::InProgress { retry_after }.into());
                 }
                 confirm(conn).await?;
-                UserId::from_uuid(resource)
-                    .map(Begun::Ours)
-                    .map_err(|error| Refusal::BadRow(error.to_string()))
+                let user = UserId::from_uuid(resource).map_err(|error| Refusal::BadRow(error.to_string()))?;
+                Ok(Begun::Ours { user, taken_over })
             }
         }
     }
@@ -388,8 +419,25 @@ impl Work for Finish {
                 confirm(conn).await?;
                 Ok((first, true))
             }
-            _ => Err(Refusal::Again("the key's row changed hands")),
+            found => {
+                if found.is_none() {
+                    absent(conn, self.key_id.uuid()).await?;
+                }
+                Err(Refusal::Again("the key's row changed hands"))
+            }
         }
+    }
+}
+
+/// Nothing but a commit, for its token.
+struct Confirm;
+
+impl Work for Confirm {
+    type Output = ();
+    const OPERATION: &'static str = "look how far a user's shard is";
+
+    async fn run(&self, conn: &mut PgConnection) -> Result<(), Refusal> {
+        confirm(conn).await
     }
 }
 
@@ -410,6 +458,10 @@ impl Work for Change {
             Some(resource) => query.bind(resource.uuid()).bind(self.holder),
             None => query.bind(self.holder),
         };
-        Ok(query.execute(conn).await?.rows_affected())
+        let changed = query.execute(&mut *conn).await?.rows_affected();
+        if changed == 0 {
+            absent(conn, self.key_id.uuid()).await?;
+        }
+        Ok(changed)
     }
 }

@@ -1,9 +1,12 @@
 //! What a range left behind when it moved: it stays until it is deleted, says what was so once, and decides nothing.
 
-use ring::{Ordinal, Range};
-use row_id::UserId;
+use std::time::{Duration, Instant};
 
-use super::pair::Pair;
+use ring::{Ordinal, Range};
+use row_id::{EventId, UserId};
+use uuid::Uuid;
+
+use super::pair::{Pair, carve};
 use crate::admin::Role;
 use crate::error::StoreError;
 use crate::orders::OrderStatus;
@@ -74,5 +77,43 @@ async fn rows_that_a_range_left_behind_decide_nothing() {
         4,
         "an address and a number of each user"
     );
+    pair.end().await;
+}
+
+/// Half of the ranges have gone and left their rows, the other half is half copied: of events that lie together here, each
+/// would lead somewhere else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn published_events_are_forgotten_in_the_middle_of_a_move() {
+    const HALF: u64 = 1 << 31;
+    let mut pair = Pair::start().await;
+    for _ in 0..12 {
+        let user = pair.shards.create_user().await;
+        place(&pair.shards, user).await;
+    }
+    let events: Vec<Uuid> = sqlx::query_scalar("SELECT event_id FROM ringwright.outbox")
+        .fetch_all(&mut pair.sessions[0].conn)
+        .await
+        .unwrap();
+    let events: Vec<EventId> = events.into_iter().map(|id| EventId::from_uuid(id).unwrap()).collect();
+    assert_eq!(events.len(), 12);
+    carve(&mut pair.sessions[0], Range { lo: 0, hi: HALF }).await;
+    let move_id = pair.copy(0, &[Range::ALL]).await;
+    while let Some(batch) = pair.next_batch(0, move_id, 5).await
+        && batch.range.hi <= HALF
+    {
+        pair.hand_over(0, &batch).await;
+    }
+    let (program, _credentials) = pair.shards.other_store(Role::App);
+    let began = Instant::now();
+    program.mark_published(&events).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    pair.hand_all_over(0, move_id, 100).await;
+    pair.finish(0, move_id).await;
+    pair.assert_settled().await;
+    let left = pair
+        .shards
+        .scalar::<i64>(Ordinal(1), "SELECT count(*) FROM ringwright.outbox")
+        .await;
+    assert_eq!(left, 0);
     pair.end().await;
 }
