@@ -85,6 +85,28 @@ fn every_corruption_finds_its_occasion() {
     }
 }
 
+/// Also where an order was changed by somebody who got no answer, and so told no version.
+#[test]
+fn a_read_of_a_version_that_nobody_can_have_come_to_is_found_whatever_row_it_is_of() {
+    for seed in 0..3 {
+        let evidence = run(seed, REQUESTS);
+        let reads = evidence.history.reads.len();
+        for read in 0..reads {
+            let mut evidence = run(seed, REQUESTS);
+            let Sight::Found { version, .. } = &mut evidence.history.reads[read].seen else {
+                continue;
+            };
+            *version += 1_000;
+            let found = verdict(&evidence);
+            assert!(
+                found.iter().any(|violation| violation.kind == Kind::ReadFromNowhere),
+                "seed {seed}, read {read}: {}",
+                report(&found)
+            );
+        }
+    }
+}
+
 /// An index as proptest would draw it.
 fn index(number: usize) -> Index {
     use proptest::strategy::ValueTree;

@@ -42,6 +42,14 @@ pub(super) struct Story<'h> {
     pub(super) maybe: Vec<OperationId>,
 }
 
+impl Story<'_> {
+    /// How many versions the row can have come to: the first, and one for each change that may have been made.
+    fn most_versions(&self) -> i64 {
+        let changes = self.writes.iter().filter(|write| write.done.version > 1).count() + self.maybe.len();
+        1 + changes as i64
+    }
+}
+
 /// The history, sorted.
 #[derive(Debug)]
 pub(super) struct Stories<'h> {
@@ -139,12 +147,18 @@ impl<'h> Stories<'h> {
         }
         let Some(story) = self.row(key) else { return Vec::new() };
         let acknowledged = story.writes.iter().filter(|write| write.done.version == version);
-        let candidates = acknowledged
-            .map(|write| write.operation)
-            .chain(story.maybe.iter().copied());
+        // Of a change of an order that was not acknowledged the version is not known, only how high it can be.
+        let maybe = story.maybe.iter().copied();
+        let maybe = maybe.filter(|operation| !self.changes_order(*operation) || version <= story.most_versions());
+        let candidates = acknowledged.map(|write| write.operation).chain(maybe);
         candidates
             .filter(|operation| fits(*operation) && self.carries(*operation, content.by))
             .collect()
+    }
+
+    fn changes_order(&self, operation: OperationId) -> bool {
+        let intent = self.history.intent(operation);
+        matches!(intent, Some(Intent::Process { .. } | Intent::Cancel { .. }))
     }
 
     fn creates(&self, operation: OperationId) -> bool {

@@ -204,6 +204,9 @@ impl Inner {
         work: &W,
         deadline: Instant,
     ) -> Result<Committed<W::Output>, Setback> {
+        if Instant::now() >= deadline {
+            return Err(Setback::Wait("its deadline had passed before it began".to_owned()));
+        }
         let shard = self.shard(ordinal).map_err(Setback::Final)?;
         let Some(member) = shard.master(self.patience(ordinal, deadline)).await else {
             return Err(Setback::Wait("it has no master that can be reached".to_owned()));
