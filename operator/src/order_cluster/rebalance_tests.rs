@@ -44,6 +44,18 @@ async fn until(world: &mut World, what: &str, condition: impl Fn(&World) -> bool
     panic!("it never came to this: {what}; {}", world.message());
 }
 
+/// Some keys have moved, and no step succeeds any more.
+async fn half_way_from_2_to_3() -> World {
+    let mut world = a_cluster_of(2).await;
+    world.databases.with(|state| state.steps_left = Some(12));
+    world.specify(|spec| spec["shards"] = json!(3));
+    until(&mut world, "some keys have moved", |world| {
+        world.databases.with(|state| state.steps_left == Some(0))
+    })
+    .await;
+    world
+}
+
 async fn it_becomes_ready(world: &mut World) {
     until(world, "it is ready", |world| reason(world) == "AllShardsReady").await;
     world.settle().await;
@@ -217,13 +229,7 @@ async fn an_operator_killed_at_any_step_is_finished_by_the_next() {
 #[tokio::test]
 async fn a_change_in_the_middle_ends_with_what_was_asked_last() {
     for shards in [1, 2, 4] {
-        let mut world = a_cluster_of(2).await;
-        world.databases.with(|state| state.steps_left = Some(12));
-        world.specify(|spec| spec["shards"] = json!(3));
-        until(&mut world, "some keys have moved", |world| {
-            world.databases.with(|state| state.steps_left == Some(0))
-        })
-        .await;
+        let mut world = half_way_from_2_to_3().await;
         world.specify(|spec| spec["shards"] = json!(shards));
         world.databases.with(|state| state.steps_left = None);
         world.settle().await;
@@ -253,13 +259,7 @@ async fn a_paused_rebalance_begins_nothing_and_goes_on_when_it_is_let() {
 
 #[tokio::test]
 async fn an_abort_undoes_what_has_not_changed_hands_and_holds_until_the_specification_changes() {
-    let mut world = a_cluster_of(2).await;
-    world.databases.with(|state| state.steps_left = Some(12));
-    world.specify(|spec| spec["shards"] = json!(3));
-    until(&mut world, "some keys have moved", |world| {
-        world.databases.with(|state| state.steps_left == Some(0))
-    })
-    .await;
+    let mut world = half_way_from_2_to_3().await;
     world.api.edit(CLUSTER, |cluster| {
         cluster["metadata"]["annotations"] = json!({labels::ABORT_REBALANCE: "now"});
     });
@@ -377,13 +377,7 @@ async fn different_schemas_are_awaited() {
 #[tokio::test]
 async fn a_source_or_target_that_cannot_be_reached_is_waited_for_and_the_ring_stays() {
     for away in ["shop-0", "shop-2"] {
-        let mut world = a_cluster_of(2).await;
-        world.databases.with(|state| state.steps_left = Some(12));
-        world.specify(|spec| spec["shards"] = json!(3));
-        until(&mut world, "some keys have moved", |world| {
-            world.databases.with(|state| state.steps_left == Some(0))
-        })
-        .await;
+        let mut world = half_way_from_2_to_3().await;
         world.databases.with(|state| {
             state.steps_left = None;
             state.silent.insert(away.to_owned());
@@ -406,13 +400,7 @@ async fn a_source_or_target_that_cannot_be_reached_is_waited_for_and_the_ring_st
 
 #[tokio::test]
 async fn a_freeze_that_nobody_ended_does_not_keep_a_new_operator_from_the_truth() {
-    let mut world = a_cluster_of(2).await;
-    world.databases.with(|state| state.steps_left = Some(12));
-    world.specify(|spec| spec["shards"] = json!(3));
-    until(&mut world, "some keys have moved", |world| {
-        world.databases.with(|state| state.steps_left == Some(0))
-    })
-    .await;
+    let mut world = half_way_from_2_to_3().await;
     // The range that is next is frozen for its move, and the operator is gone.
     world.databases.with(|state| {
         let next = state.shards["shop-2"]

@@ -123,6 +123,7 @@ impl Attempt {
             .at_key(Begin {
                 key_id: self.key_id,
                 request: self.request,
+                user: UserId::generate(),
                 holder: self.holder,
             })
             .await?;
@@ -299,6 +300,8 @@ enum Begun {
 struct Begin {
     key_id: KeyId,
     request: RequestHash,
+    /// The id the user gets if no earlier attempt has chosen one.
+    user: UserId,
     holder: Uuid,
 }
 
@@ -307,18 +310,17 @@ impl Work for Begin {
     const OPERATION: &'static str = "begin to create a user";
 
     async fn run(&self, conn: &mut PgConnection) -> Result<Begun, Refusal> {
-        let user = UserId::generate();
         let begun = sqlx::query(BEGIN)
             .bind(self.key_id.uuid())
             .bind(self.request.0.as_slice())
-            .bind(user.uuid())
+            .bind(self.user.uuid())
             .bind(self.holder)
             .bind(LEASE.as_secs_f64())
             .fetch_optional(&mut *conn)
             .await?;
         if begun.is_some() {
             return Ok(Begun::Ours {
-                user,
+                user: self.user,
                 taken_over: false,
             });
         }
@@ -334,14 +336,17 @@ impl Work for Begin {
                 leased_for,
             }) => {
                 // Our own, after a commit of unknown outcome; or somebody's whose lease has ended.
-                let taken_over = holder != self.holder;
-                if taken_over && !self.take_over(conn).await? {
+                if holder != self.holder && !self.take_over(conn).await? {
                     let retry_after = leased_for.unwrap_or(Duration::from_secs(1));
                     return Err(StoreError::InProgress { retry_after }.into());
                 }
                 confirm(conn).await?;
                 let user = UserId::from_uuid(resource).map_err(|error| Refusal::BadRow(error.to_string()))?;
-                Ok(Begun::Ours { user, taken_over })
+                // By the id, not the holder: a take-over of unknown outcome, done again, finds this attempt as the holder.
+                Ok(Begun::Ours {
+                    user,
+                    taken_over: user != self.user,
+                })
             }
         }
     }
