@@ -31,12 +31,11 @@ const SETTINGS: &str = "SET client_min_messages = warning; SET synchronous_commi
     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
 
 const CONFIRM: &str = "SELECT ringwright.confirm()";
-/// Where the log stands behind a commit, and who of these has not flushed it up to there: in most steps all that is asked.
-const AFTER_COMMIT: &str = "SELECT h.in_recovery, h.term, h.lsn, 0::bigint AS generation,
-        ARRAY(SELECT name FROM unnest($1::text[]) name WHERE name <> ALL (ringwright.flushed_by(h.lsn))) AS missing
+/// Where the log stands, and who of `$1` has not flushed it up to there, or up to `$2`.
+const FLUSHED: &str = "SELECT h.in_recovery, h.term, h.lsn, 0::bigint AS generation,
+        ARRAY(SELECT name FROM unnest($1::text[]) name
+            WHERE name <> ALL (ringwright.flushed_by(coalesce($2, h.lsn)))) AS missing
     FROM ringwright.here() h";
-const MISSING: &str = "SELECT ARRAY(SELECT name FROM unnest($1::text[]) name
-    WHERE name <> ALL (ringwright.flushed_by($2)))";
 
 /// A session with the master of one shard, as a superuser.
 #[derive(Debug)]
@@ -129,28 +128,15 @@ impl ShardSession {
 
     /// Waits until no promotion can forget what was committed, with this warning if there was one.
     async fn await_durable(&mut self, operation: &str, warning: Option<String>) -> Result<(), MoveError> {
-        let not_durable = |shard, why| MoveError::NotDurable {
-            shard,
-            operation: operation.to_owned(),
-            why,
-        };
         if let Some(warning) = warning {
             let why = format!("the commit was answered with a warning: {warning}");
-            return Err(not_durable(self.shard, why));
+            return Err(self.not_durable(operation, why));
         }
-        let rows = self
-            .fetch_all(operation, sqlx::query(AFTER_COMMIT).bind(self.standbys.clone()))
-            .await?;
-        let position =
-            read_position(&rows).map_err(|why| not_durable(self.shard, format!("after the commit: {why}")))?;
-        let mut missing: Vec<String> = match rows.last() {
-            Some(row) => self.get(operation, row, 4)?,
-            None => Vec::new(),
-        };
+        let (commit, mut missing) = self.flushed(operation, None).await?;
         let began = tokio::time::Instant::now();
         while !missing.is_empty() && began.elapsed() < STANDBY_LIMIT {
             tokio::time::sleep(STANDBY_PAUSE).await;
-            missing = self.missing_at(operation, position.lsn).await?;
+            (_, missing) = self.flushed(operation, Some(commit)).await?;
         }
         if missing.is_empty() {
             return Ok(());
@@ -160,16 +146,30 @@ impl ShardSession {
             STANDBY_LIMIT.as_secs(),
             missing.join(", ")
         );
-        Err(not_durable(self.shard, why))
+        Err(self.not_durable(operation, why))
     }
 
-    /// Which members that may be promoted have not flushed the log up to here.
-    async fn missing_at(&mut self, operation: &str, lsn: Lsn) -> Result<Vec<String>, MoveError> {
-        let statement = sqlx::query(MISSING)
+    fn not_durable(&self, operation: &str, why: String) -> MoveError {
+        MoveError::NotDurable {
+            shard: self.shard,
+            operation: operation.to_owned(),
+            why,
+        }
+    }
+
+    /// Where the log stands, and which members that may be promoted have not flushed it up to there, or to `up_to`.
+    async fn flushed(&mut self, operation: &str, up_to: Option<Lsn>) -> Result<(Lsn, Vec<String>), MoveError> {
+        let statement = sqlx::query(FLUSHED)
             .bind(self.standbys.clone())
-            .bind(lsn.0.cast_signed());
-        let row = self.fetch(operation, statement).await?;
-        self.get(operation, &row, 0)
+            .bind(up_to.map(|lsn| lsn.0.cast_signed()));
+        let rows = self.fetch_all(operation, statement).await?;
+        let position =
+            read_position(&rows).map_err(|why| self.not_durable(operation, format!("after the commit: {why}")))?;
+        let missing = match rows.last() {
+            Some(row) => self.get(operation, row, 4)?,
+            None => Vec::new(),
+        };
+        Ok((position.lsn, missing))
     }
 }
 
