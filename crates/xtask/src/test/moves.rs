@@ -235,12 +235,13 @@ impl Book {
     }
 }
 
-/// The newest commit that changed anything but documents, and whether something else has changed since.
+/// The newest commit that changed anything of a campaign (so, neither documents nor the tests of `make e2e`), and whether
+/// something else has changed since.
 fn newest_commit(stage: &Stage, workspace: &Workspace) -> Result<String> {
-    const NO_DOCUMENTS: [&str; 4] = ["--", ".", ":(exclude)docs", ":(exclude)*.md"];
+    const OF_A_CAMPAIGN: [&str; 5] = ["--", ".", ":(exclude)docs", ":(exclude)*.md", ":(exclude)e2e/tests"];
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
-        git.args(arguments).args(NO_DOCUMENTS).current_dir(workspace.root());
+        git.args(arguments).args(OF_A_CAMPAIGN).current_dir(workspace.root());
         stage.read(&mut git)
     };
     let commit = git(&["log", "-1", "--format=%H"])?.trim().to_owned();
