@@ -107,7 +107,11 @@ impl Rebalance {
             "Freezes of a batch that ran into their deadline and were undone",
             metrics.freezes_expired.clone(),
         );
-        registry.register("moves_aborted", "Moves that were undone", metrics.moves_aborted.clone());
+        registry.register(
+            "moves_aborted",
+            "Moves that were undone though nobody asked for it",
+            metrics.moves_aborted.clone(),
+        );
         metrics
     }
 

@@ -1,11 +1,11 @@
 //! The cluster that is spoken of, and what can be read of it.
 
 use anyhow::{Context as _, Result, bail};
-use crds::OrderCluster;
+use crds::{OrderCluster, labels};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use ring::{EncodedRing, Ring};
+use ring::{EncodedRing, Ordinal, Ring};
 
 /// One OrderCluster.
 #[derive(Clone)]
@@ -47,6 +47,11 @@ impl Place {
 
     /// The published ring.
     pub(crate) async fn ring(&self) -> Result<Ring> {
+        Ok(self.published().await?.0)
+    }
+
+    /// The published ring, and the highest ordinal that a shard of the cluster ever had.
+    pub(crate) async fn published(&self) -> Result<(Ring, Option<Ordinal>)> {
         let name = format!("{}-ring", self.name);
         let place = format!("ConfigMap {}/{name}", self.namespace);
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -61,9 +66,12 @@ impl Place {
                     self.name
                 )
             })?;
-        ring::decode(&encoded(map)).with_context(|| {
+        let highest = map.annotations().get(labels::HIGHEST_ORDINAL);
+        let highest = highest.and_then(|ordinal| ordinal.parse().ok()).map(Ordinal);
+        let ring = ring::decode(&encoded(map)).with_context(|| {
             format!("the ring in {place} is damaged; the operator repairs it within minutes if it runs")
-        })
+        })?;
+        Ok((ring, highest))
     }
 }
 

@@ -39,8 +39,8 @@ pub(crate) async fn print(
     output: Output,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let (cluster, ring) = (place.cluster().await?, place.ring().await?);
-    let (planned, plan) = planned(&cluster, &ring, shards)?;
+    let (cluster, (ring, highest)) = (place.cluster().await?, place.published().await?);
+    let (planned, plan) = planned(&cluster, &ring, highest, shards)?;
     match output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&planned)?)?,
         Output::Text => text(&planned, &plan, every_range, out)?,
@@ -48,12 +48,17 @@ pub(crate) async fn print(
     Ok(())
 }
 
-fn planned(cluster: &OrderCluster, ring: &Ring, shards: Option<u16>) -> Result<(Planned, RebalancePlan)> {
+fn planned(
+    cluster: &OrderCluster,
+    ring: &Ring,
+    highest: Option<Ordinal>,
+    shards: Option<u16>,
+) -> Result<(Planned, RebalancePlan)> {
     let shards = match shards {
         Some(shards) => shards,
         None => u16::try_from(cluster.spec.shards).context("spec.shards is no number of shards")?,
     };
-    let members = Members::choose(&cluster.spec, ring, shards)?;
+    let members = Members::choose(&cluster.spec, ring, highest, shards)?;
     let owners = members.owners(&cluster.spec)?;
     if owners.is_empty() {
         bail!(
@@ -76,7 +81,7 @@ fn planned(cluster: &OrderCluster, ring: &Ring, shards: Option<u16>) -> Result<(
 }
 
 /// Who stays, comes and goes: the operator's rule, by the shards of the published ring. Drained ones go first, then the
-/// highest; new ones get ordinals that no shard ever had, which only the operator knows for certain.
+/// highest; new ones get ordinals that no shard ever had.
 struct Members {
     stay: BTreeSet<Ordinal>,
     join: BTreeSet<Ordinal>,
@@ -85,7 +90,7 @@ struct Members {
 }
 
 impl Members {
-    fn choose(spec: &OrderClusterSpec, ring: &Ring, shards: u16) -> Result<Self> {
+    fn choose(spec: &OrderClusterSpec, ring: &Ring, highest: Option<Ordinal>, shards: u16) -> Result<Self> {
         let is_drained = |ordinal: Ordinal| override_of(spec, ordinal).is_some_and(|one| one.drain);
         let now: BTreeSet<Ordinal> = ring.shards().iter().map(|shard| shard.ordinal).collect();
         let mut order: Vec<Ordinal> = now.iter().copied().collect();
@@ -93,7 +98,7 @@ impl Members {
         let surplus = now.len().saturating_sub(shards.into());
         let leave: BTreeSet<Ordinal> = order.into_iter().take(surplus).collect();
         let mut stay: BTreeSet<Ordinal> = now.difference(&leave).copied().collect();
-        let mut highest = now.last().copied();
+        let mut highest = highest.max(now.last().copied());
         let mut join = BTreeSet::new();
         while stay.len() < usize::from(shards) {
             let next = highest.map_or(Some(0), |highest| highest.get().checked_add(1));

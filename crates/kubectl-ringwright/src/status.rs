@@ -4,7 +4,7 @@ use std::io::Write;
 use std::pin::pin;
 
 use anyhow::{Result, bail};
-use crds::{OrderCluster, RebalancePhase, RebalanceStatus, labels};
+use crds::{OrderCluster, OrderClusterStatus, RebalancePhase, RebalanceStatus, labels};
 use futures::{Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::WatchStreamExt;
@@ -16,7 +16,15 @@ use crate::place::Place;
 /// Prints how far the rebalance is; with `watch`, whenever that changes, until it has ended.
 pub(crate) async fn print(place: &Place, watch: bool, output: Output, out: &mut dyn Write) -> Result<()> {
     if !watch {
-        return match rebalance(&place.cluster().await?) {
+        let cluster = place.cluster().await?;
+        let now = rebalance(&cluster);
+        if let Some(why) = stalled(&cluster)
+            && output == Output::Text
+            && !now.as_ref().is_some_and(is_under_way)
+        {
+            writeln!(out, "No keys move: {why}\n")?;
+        }
+        return match now {
             Some(status) => say(&status, output, out),
             None => nothing(output, out),
         };
@@ -28,7 +36,8 @@ pub(crate) async fn print(place: &Place, watch: bool, output: Output, out: &mut 
 }
 
 /// Prints each change of what a watch brings, until the rebalance has ended. One that the specification asks for and that
-/// has not begun is waited for: what is told until then is of the one before.
+/// has not begun is waited for: what is told until then is of the one before. One that a person holds, or has to help, is an
+/// error.
 pub(crate) async fn follow(
     place: &Place,
     changes: impl Stream<Item = Result<Option<OrderCluster>, watcher::Error>>,
@@ -48,21 +57,23 @@ pub(crate) async fn follow(
             }
         };
         let now = rebalance(&cluster);
-        let under_way = |status: &RebalanceStatus| status.finished_at.is_none();
-        if let Some(why) = comes_first(&cluster)
-            && !now.iter().chain(&before).any(under_way)
-        {
-            if output == Output::Text && waited_for.as_ref() != Some(&why) {
-                writeln!(out, "Nothing moves yet: {why}")?;
+        if !now.iter().chain(&before).any(is_under_way) {
+            if let Some(why) = comes_first(&cluster) {
+                if output == Output::Text && waited_for.as_ref() != Some(&why) {
+                    writeln!(out, "No keys move now: {why}")?;
+                }
+                waited_for = Some(why);
+                continue;
             }
-            waited_for = Some(why);
-            continue;
+            if let Some(why) = stalled(&cluster) {
+                bail!("no keys move: {why}");
+            }
         }
         match &now {
             None => return nothing(output, out),
             Some(status) if now != before => {
                 line(status, output, out)?;
-                if !under_way(status) {
+                if !is_under_way(status) {
                     return Ok(());
                 }
             }
@@ -73,16 +84,29 @@ pub(crate) async fn follow(
     bail!("the watch ended before the rebalance did; ask again")
 }
 
-/// What the operator does before it can say whether anything has to move; `None` when it is through with the
-/// specification, or goes on only when a person has acted.
+fn is_under_way(status: &RebalanceStatus) -> bool {
+    status.started_at.is_some() && status.finished_at.is_none()
+}
+
+/// What the operator does before it can say whether anything has to move, or after everything has; `None` when it is
+/// through with the specification, or goes on only when a person has acted.
 fn comes_first(cluster: &OrderCluster) -> Option<String> {
     let status = cluster.status.clone().unwrap_or_default();
     if status.observed_generation != cluster.metadata.generation {
         return Some("the operator has not looked at the specification yet".to_owned());
     }
-    let reconciling = |one: &&Condition| one.type_ == "Reconciling" && one.status == "True";
-    let reconciling = status.conditions.iter().find(reconciling)?;
-    Some(reconciling.message.clone())
+    message_of(&status, "Reconciling")
+}
+
+/// Why the operator goes on only when a person has acted.
+fn stalled(cluster: &OrderCluster) -> Option<String> {
+    message_of(cluster.status.as_ref()?, "Stalled")
+}
+
+/// The message of a condition that is true.
+fn message_of(status: &OrderClusterStatus, condition: &str) -> Option<String> {
+    let is_true = |one: &&Condition| one.type_ == condition && one.status == "True";
+    Some(status.conditions.iter().find(is_true)?.message.clone())
 }
 
 /// What the cluster says of its rebalance.

@@ -223,6 +223,18 @@ async fn a_plan_is_that_of_the_planner_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_new_shard_gets_a_number_that_none_ever_had() {
+    let api = Api::new();
+    let mut map = ring_map(&ring(3));
+    map.metadata.annotations = Some(BTreeMap::from([(labels::HIGHEST_ORDINAL.to_owned(), "5".to_owned())]));
+    api.put(
+        "/api/v1/namespaces/prod/configmaps/shop-ring",
+        serde_json::to_value(map).unwrap(),
+    );
+    assert_eq!(api.json("rebalance plan --shards 4").await["join"], json!([6]));
+}
+
+#[tokio::test]
 async fn a_ring_as_the_specification_asks_has_nothing_to_move() {
     let text = Api::new().say("rebalance plan").await.unwrap();
     assert!(text.contains("Nothing moves."), "{text}");
@@ -401,8 +413,8 @@ async fn a_watch_that_begins_before_the_rebalance_waits_for_it() {
     let text = String::from_utf8(out).unwrap();
     let starts: Vec<&str> = text.lines().map(|line| line.split(',').next().unwrap()).collect();
     let wanted = [
-        "Nothing moves yet: the operator has not looked at the specification yet",
-        "Nothing moves yet: creating shop-3",
+        "No keys move now: the operator has not looked at the specification yet",
+        "No keys move now: creating shop-3",
         "Copying: 0 of 2 ranges",
         "Finished: 0 of 2 ranges",
     ];
@@ -412,6 +424,31 @@ async fn a_watch_that_begins_before_the_rebalance_waits_for_it() {
     let mut out = Vec::new();
     status::follow(&place, settled, Output::Text, &mut out).await.unwrap();
     assert!(String::from_utf8(out).unwrap().starts_with("Finished: 9 of 9 ranges"));
+}
+
+#[tokio::test]
+async fn a_rebalance_that_is_held_before_it_begins_is_no_finished_one() {
+    let api = Api::new();
+    let held = "keys have to move, and spec.rebalance.paused holds them: set it to false";
+    api.edit(|cluster| {
+        cluster["status"] = json!({
+            "conditions": [{"type": "Stalled", "status": "True", "reason": "RebalancePaused", "message": held,
+                "lastTransitionTime": "2026-01-02T00:00:00Z"}],
+            "rebalance": {"phase": "Finished", "rangesDone": 9, "rangesTotal": 9,
+                "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:02:00Z"},
+        });
+    });
+    let text = api.say("rebalance status").await.unwrap();
+    assert!(text.starts_with(&format!("No keys move: {held}\n")), "{text}");
+
+    let place = Place::find(api.client(), None, None).await.unwrap();
+    let changes = futures::stream::iter([Ok(Some(place.cluster().await.unwrap()))]);
+    let mut out = Vec::new();
+    let refusal = status::follow(&place, changes, Output::Text, &mut out)
+        .await
+        .unwrap_err();
+    assert_eq!(refusal.to_string(), format!("no keys move: {held}"));
+    assert!(out.is_empty(), "{out:?}");
 }
 
 #[test]

@@ -35,9 +35,12 @@ pub fn next_steps(world: &BTreeMap<Ordinal, ShardView>, wish: &Wish) -> Steps {
     }
 
     let leftovers = leftovers::find(world, &pairs, truth.as_ref().ok(), is_whole);
-    let begin = begin(world, wish, &pairs, &truth, &leftovers, &mut steps.blocked);
+    let begin = match is_whole {
+        true => begin(world, wish, &pairs, &truth, &leftovers, &mut steps.blocked),
+        false => Vec::new(),
+    };
     let copying = if begin.is_empty() {
-        copying(&pairs, wish)
+        copying(&pairs, wish, is_whole)
     } else {
         BTreeSet::new()
     };
@@ -142,8 +145,8 @@ fn joined(ranges: &[Range]) -> Vec<Range> {
 }
 
 /// Which of the moves may copy now, by their index: those whose replication somebody has begun to set up, and then those
-/// that wait, as many as there may be. Shards with little to do come first.
-fn copying(pairs: &[Pair<'_>], wish: &Wish) -> BTreeSet<usize> {
+/// that wait, as many as there may be, when `all` shards were looked at. Shards with little to do come first.
+fn copying(pairs: &[Pair<'_>], wish: &Wish, all: bool) -> BTreeSet<usize> {
     let sound = |pair: &Pair<'_>| !pair.importing.is_empty() && why_void(pair, pairs, wish).is_none();
     let (mut chosen, mut waiting) = (BTreeSet::new(), Vec::new());
     for (index, pair) in pairs.iter().enumerate().filter(|(_, pair)| sound(pair)) {
@@ -153,7 +156,7 @@ fn copying(pairs: &[Pair<'_>], wish: &Wish) -> BTreeSet<usize> {
             chosen.insert(index);
         }
     }
-    if wish.paused {
+    if wish.paused || !all {
         return chosen;
     }
     let ends = |index: usize| [pairs[index].source.ordinal, pairs[index].target.ordinal];

@@ -157,9 +157,9 @@ impl Databases {
         });
     }
 
-    /// Closes every idle session.
-    pub(crate) fn close_idle(&self) {
-        self.with(HashMap::clear);
+    /// Closes the idle sessions with these shards.
+    pub(crate) fn close_idle(&self, keepers: &[&Keeper]) {
+        self.with(|idle| keepers.iter().for_each(|keeper| drop(idle.remove(&key(keeper)))));
     }
 
     fn idle(&self, keeper: &Keeper) -> Option<Session> {

@@ -174,11 +174,13 @@ async fn converge(operator: &Operator, resource: &OrderCluster) -> Result<Action
     let observed = observe::observe(&operator.context, resource, &cluster).await?;
     operator.warn_of_strangers(&cluster, &observed).await;
     let report = operator.movers.report(&cluster.uid);
-    let empty: BTreeSet<u16> = report
+    let given_up = report.iter().flat_map(|report| &report.empty).map(|o| o.get());
+    // One that never came up cannot be asked, and must not hold up the rest.
+    let newcomers = observed
+        .shards
         .iter()
-        .flat_map(|report| &report.empty)
-        .map(|o| o.get())
-        .collect();
+        .filter(|(o, shard)| observed.is_newcomer(**o, shard));
+    let empty: BTreeSet<u16> = given_up.chain(newcomers.map(|(ordinal, _)| *ordinal)).collect();
     let plan = plan(&cluster, observed.known(&empty));
     let record = planned_record(&observed, &plan);
 

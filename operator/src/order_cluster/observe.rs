@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::{OrderCluster, OrderShard};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Resource, ResourceExt, api::ListParams};
-use ring::{DecodeError, Ring};
+use ring::{DecodeError, Ordinal, Ring};
 
 use super::{
     build, names,
@@ -37,6 +37,15 @@ pub(crate) struct PublishedRing {
 }
 
 impl Observed {
+    /// Whether a shard's database has never been set up and the newest ring does not know it either. It holds nothing then,
+    /// for keys come to a shard only after a ring has listed it.
+    pub(crate) fn is_newcomer(&self, ordinal: u16, shard: &OrderShard) -> bool {
+        let newest = self.ring.intact();
+        let newest = newest.filter(|ring| self.record.epoch.is_some_and(|known| ring.epoch() >= known));
+        let unlisted = newest.is_some_and(|ring| ring.shards().iter().all(|one| one.ordinal != Ordinal(ordinal)));
+        unlisted && !shard.status.as_ref().is_some_and(|status| status.initialised)
+    }
+
     /// What planning starts from. `empty` are leaving shards that were found to hold nothing any more.
     pub(crate) fn known<'a>(&'a self, empty: &'a BTreeSet<u16>) -> Known<'a> {
         Known {

@@ -96,7 +96,11 @@ pub(crate) async fn settle(
             listed: before,
         })
     };
-    let shards = without_newcomers(observed, &record, shards);
+    // A newcomer is not listed yet, and has no book to be read.
+    let shards = shards
+        .iter()
+        .filter(|(ordinal, shard)| !observed.is_newcomer(**ordinal, shard));
+    let shards = shards.map(|(ordinal, shard)| (*ordinal, shard.clone())).collect();
     let (tokens, in_flight) = match read_truth(operator, cluster, observed, plan, &shards).await {
         Truth::Owned { tokens, in_flight } => (tokens, in_flight),
         Truth::Founding { tokens, claims } if record.epoch.is_none() => {
@@ -121,26 +125,6 @@ pub(crate) async fn settle(
 
 fn listed_in(ring: &Ring) -> BTreeSet<Ordinal> {
     ring.shards().iter().map(|shard| shard.ordinal).collect()
-}
-
-/// The shards that may be listed. One whose database has never been set up is not, and has no book to be read, if the
-/// newest ring does not know it either: keys come to a shard only after a ring has listed it.
-fn without_newcomers(
-    observed: &Observed,
-    record: &Record,
-    shards: &BTreeMap<u16, OrderShard>,
-) -> BTreeMap<u16, OrderShard> {
-    let newest = observed.ring.intact();
-    let newest = newest.filter(|ring| record.epoch.is_some_and(|known| ring.epoch() >= known));
-    let Some(listed) = newest.map(listed_in) else {
-        return shards.clone();
-    };
-    let set_up = |shard: &OrderShard| shard.status.as_ref().is_some_and(|status| status.initialised);
-    shards
-        .iter()
-        .filter(|(ordinal, shard)| listed.contains(&Ordinal(**ordinal)) || set_up(shard))
-        .map(|(ordinal, shard)| (*ordinal, shard.clone()))
-        .collect()
 }
 
 /// A ring was published, so these shards owned keys; now their books are empty.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::RebalancePhase;
-use moves::RangeState;
+use moves::{CopyState, RangeState};
 use ring::{Ordinal, Ring, ShardState};
 use serde_json::{Value, json};
 
@@ -188,6 +188,27 @@ async fn a_shard_is_replaced_by_draining_it_and_asking_for_one_more() {
 }
 
 #[tokio::test]
+async fn a_shard_that_never_came_up_can_be_taken_back() {
+    let mut world = a_cluster_of(2).await;
+    let never_up = |world: &World| {
+        world.shards_act();
+        world.api.edit(&shard_path(3), |shard| shard["status"] = json!({}));
+    };
+    world.specify(|spec| spec["shards"] = json!(4));
+    for _ in 0..5 {
+        world.reconcile().await.unwrap();
+        never_up(&world);
+    }
+    assert_eq!(owners(&world.ring()), [0, 1], "nothing moves to half of the new shards");
+    world.specify(|spec| spec["shards"] = json!(3));
+    world.reconcile().await.unwrap();
+    assert!(world.api.get(&shard_path(3)).is_none());
+    it_becomes_ready(&mut world).await;
+    assert_eq!(owners(&world.ring()), [0, 1, 2]);
+    assert_eq!(world.account().phase, RebalancePhase::Finished);
+}
+
+#[tokio::test]
 async fn a_larger_weight_brings_more_keys() {
     let mut world = a_cluster_of(2).await;
     world.specify(|spec| spec["shardOverrides"] = json!([{"ordinal": 1, "weight": 3}]));
@@ -255,6 +276,66 @@ async fn a_paused_rebalance_begins_nothing_and_goes_on_when_it_is_let() {
     world.settle().await;
     world.assert_ready();
     assert_eq!(owners(&world.ring()), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_pause_in_the_middle_lets_what_is_copied_come_to_its_end_and_holds_what_is_only_written_down() {
+    let mut world = a_cluster_of(2).await;
+    // Two moves are written down, and one is copied.
+    world.databases.with(|state| state.steps_left = Some(3));
+    world.specify(|spec| {
+        spec["shards"] = json!(3);
+        spec["rebalance"] = json!({"maxParallelMoves": 1});
+    });
+    until(&mut world, "one is copied", |world| {
+        world.databases.with(|state| state.steps_left == Some(0))
+    })
+    .await;
+    world.specify(|spec| spec["rebalance"]["paused"] = json!(true));
+    world.databases.with(|state| state.steps_left = None);
+    // It settles: nobody calls anybody again and again for what is held.
+    world.settle().await;
+    assert_eq!(world.ready(), ("False".to_owned(), "RebalancePaused".to_owned()));
+    let account = world.account();
+    assert_eq!((account.phase, account.moves_done), (RebalancePhase::Paused, 1));
+    let held: Vec<CopyState> = world.databases.with(|state| {
+        let copies = state.shards.values().flat_map(|view| &view.copies);
+        copies.map(|copy| copy.state).collect()
+    });
+    assert_eq!(held, [CopyState::Waiting]);
+    world.specify(|spec| spec["rebalance"]["paused"] = json!(false));
+    world.settle().await;
+    world.assert_ready();
+    assert_eq!(owners(&world.ring()), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn half_of_a_plan_is_written_down_to_its_end_though_its_shards_are_not_ready() {
+    let mut world = a_cluster_of(2).await;
+    // Of two moves one is written down. A newer operator has a schema that its target takes when it is done.
+    world.databases.with(|state| state.steps_left = Some(1));
+    world.specify(|spec| spec["shards"] = json!(3));
+    until(&mut world, "one is written down", |world| {
+        world.databases.with(|state| state.steps_left == Some(0))
+    })
+    .await;
+    for look in 0..500 {
+        world.shards_act();
+        world.api.edit(&shard_path(2), |shard| {
+            shard["status"]["conditions"][0]["status"] = json!("False");
+            shard["status"]["conditions"][0]["reason"] = json!("MigrationWaiting");
+        });
+        world.reconcile().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        // The successor knows of the schema before it can do anything.
+        if look == 10 {
+            world.databases.with(|state| state.steps_left = None);
+        }
+        if owners(&world.ring()) == [0, 1, 2] && world.databases.is_clean() {
+            return;
+        }
+    }
+    panic!("it never moved: {}", world.message());
 }
 
 #[tokio::test]

@@ -123,8 +123,8 @@ impl Hands for Databases {
         }
     }
 
-    fn rest(&self) {
-        self.close_idle();
+    fn rest(&self, shards: &[&Keeper]) {
+        self.close_idle(shards);
     }
 }
 

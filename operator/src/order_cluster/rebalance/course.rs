@@ -61,6 +61,17 @@ impl Estimate {
     }
 }
 
+/// What a plan was to the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// The first of a rebalance.
+    First,
+    /// More than was planned before.
+    More,
+    /// The one that was taken in last.
+    Known,
+}
+
 /// What the databases say is left to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -118,9 +129,11 @@ impl Course {
     }
 
     /// Opens an account, or adds to the one that is open: a specification that changed meanwhile has led to more moves.
-    pub(crate) fn begin(&mut self, estimate: &Estimate) {
-        if self.is_open() && self.added.as_ref() == Some(estimate) {
-            return;
+    pub(crate) fn begin(&mut self, estimate: &Estimate) -> Begun {
+        // The rows are guessed anew at each look.
+        let same = |added: &Estimate| Estimate { rows: 0, ..*added } == Estimate { rows: 0, ..*estimate };
+        if self.is_open() && self.added.as_ref().is_some_and(same) {
+            return Begun::Known;
         }
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
@@ -129,7 +142,11 @@ impl Course {
         }
         self.added = Some(*estimate);
         let status = self.status.get_or_insert_default();
-        if status.ranges_total == 0 {
+        let begun = match status.ranges_total {
+            0 => Begun::First,
+            _ => Begun::More,
+        };
+        if begun == Begun::First {
             status.shards_before = count(estimate.shards_before);
         }
         status.shards_after = count(estimate.shards_after);
@@ -138,6 +155,7 @@ impl Course {
         status.rows_total += i64::try_from(estimate.rows).unwrap_or(i64::MAX / 2);
         status.keys_moved_per_million += estimate.moved_per_million;
         status.keys_ideal_per_million += estimate.ideal_per_million;
+        begun
     }
 
     fn open(&mut self) {
@@ -167,11 +185,14 @@ impl Course {
         status.moves_done = status.moves_total - moves;
     }
 
-    /// Ranges that are not going to change hands any more.
-    pub(crate) fn undone(&mut self, ranges: u64) {
-        if let Some(status) = &mut self.status {
+    /// Ranges that are not going to change hands any more; `first`: the first of their move.
+    pub(crate) fn undone(&mut self, ranges: u64, first: bool) {
+        if let Some(status) = &mut self.status
+            && ranges > 0
+        {
             let ranges = i64::try_from(ranges).unwrap_or(i64::MAX);
             status.ranges_total = status.ranges_total.saturating_sub(ranges).max(0);
+            status.moves_total = status.moves_total.saturating_sub(first.into()).max(0);
         }
     }
 
@@ -179,7 +200,6 @@ impl Course {
     pub(crate) fn handed_over(&mut self, batch: &Batch, at: Instant) {
         self.pauses.add(batch.pause);
         self.recent.push_back((at, batch.rows));
-        let rate = self.rate(at);
         let (longest, median) = (self.pauses.longest(), self.pauses.median());
         let Some(status) = &mut self.status else { return };
         status.rows_done += i64::try_from(batch.rows).unwrap_or(i64::MAX / 2);
@@ -187,9 +207,20 @@ impl Course {
         status.rows_total = status.rows_total.max(status.rows_done);
         status.longest_pause_milliseconds = status.longest_pause_milliseconds.max(longest);
         status.median_pause_milliseconds = median;
-        status.rows_per_second = rate;
+    }
+
+    /// How fast it goes and when it will be over, as far as that can be told now. An account that is closed stays as it is.
+    pub(crate) fn estimate(&mut self, at: Instant) {
+        if !self.is_open() {
+            return;
+        }
+        let rate = self.rate(at);
+        let Some(status) = &mut self.status else { return };
         let left = status.rows_total - status.rows_done;
-        status.estimated_end = (rate > 0).then(|| later(left / rate)).flatten();
+        if rate != status.rows_per_second || left == 0 {
+            status.rows_per_second = rate;
+            status.estimated_end = (rate > 0 && left > 0).then(|| later(left / rate)).flatten();
+        }
     }
 
     /// A freeze ran into its deadline: nothing changed hands, and writers waited all the same.

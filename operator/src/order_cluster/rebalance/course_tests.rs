@@ -81,15 +81,46 @@ fn a_closed_account_stays_as_the_summary_until_the_next_begins() {
 #[test]
 fn a_change_in_the_middle_adds_to_the_account() {
     let mut course = Course::default();
-    course.begin(&estimate());
-    course.begin(&estimate());
+    assert_eq!(course.begin(&estimate()), Begun::First);
+    let guessed_anew = Estimate {
+        rows: 1_200,
+        ..estimate()
+    };
+    assert_eq!(course.begin(&guessed_anew), Begun::Known);
     assert_eq!(course.status().unwrap().ranges_total, 40, "the same beginning again");
     course.observed(&pending(40, 2));
-    course.undone(5);
-    course.begin(&estimate());
+    course.undone(2, true);
+    course.undone(3, false);
+    assert_eq!(course.begin(&estimate()), Begun::More);
     let status = course.status().unwrap();
-    assert_eq!((status.ranges_total, status.moves_total), (75, 4));
+    assert_eq!((status.ranges_total, status.moves_total), (75, 3));
     assert_eq!(status.shards_before, 2);
+}
+
+#[test]
+fn what_is_given_up_is_not_told_as_done() {
+    let mut course = Course::default();
+    course.begin(&estimate());
+    course.observed(&pending(30, 2));
+    course.undone(30, true);
+    course.observed(&pending(0, 0));
+    let status = course.status().unwrap();
+    assert_eq!((status.ranges_done, status.ranges_total), (10, 10));
+    assert_eq!((status.moves_done, status.moves_total), (1, 1));
+}
+
+#[test]
+fn rate_and_end_are_told_only_while_something_moves() {
+    let mut course = Course::default();
+    course.begin(&estimate());
+    let begun = Instant::now();
+    course.handed_over(&batch(500, 7), begun);
+    course.estimate(begun + Duration::from_secs(5));
+    let status = course.status().unwrap();
+    assert_eq!((status.rows_per_second, status.estimated_end.is_some()), (100, true));
+    course.estimate(begun + RATE_OVER + Duration::from_secs(1));
+    let status = course.status().unwrap();
+    assert_eq!((status.rows_per_second, status.estimated_end.is_some()), (0, false));
 }
 
 #[test]

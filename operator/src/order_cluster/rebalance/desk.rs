@@ -80,6 +80,11 @@ impl Desk {
         state.closed
     }
 
+    /// Whether the mover has gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     pub(crate) fn stop(&self) {
         self.state().stopped = true;
         self.news.notify_waiters();

@@ -23,8 +23,8 @@ pub(crate) trait Hands: Debug + Send + Sync {
     /// Does one step, or as much of it as the job's budget of time allows.
     async fn carry_out(&self, job: &Job) -> Result<Done, Fault>;
 
-    /// Nothing is to be done for a while.
-    fn rest(&self) {}
+    /// Nothing is to be done for a while with these shards.
+    fn rest(&self, _shards: &[&Keeper]) {}
 }
 
 /// A step with all that it takes to do it.
@@ -81,6 +81,19 @@ pub(crate) enum Done {
     Cleaned { rows: u64 },
     /// It could not be done yet, and why; it is tried again.
     NotYet(String),
+}
+
+impl Done {
+    /// Why nothing was done, if nothing was.
+    pub(crate) fn waits(&self) -> Option<&str> {
+        match self {
+            Self::NotYet(why) => Some(why),
+            Self::HandedOver(handed) if handed.batches.is_empty() && handed.expired.is_empty() => {
+                handed.held_up.as_deref()
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Batches of one move.

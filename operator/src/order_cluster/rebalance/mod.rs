@@ -7,6 +7,7 @@
 mod act;
 mod batches;
 mod course;
+mod delay;
 mod desk;
 mod hands;
 mod lanes;
@@ -17,6 +18,7 @@ mod pacing;
 mod preflight;
 mod report;
 mod setbacks;
+mod suspects;
 mod teller;
 
 use std::{
@@ -78,6 +80,13 @@ struct Running {
     task: AbortOnDropHandle<()>,
 }
 
+impl Running {
+    /// Whether the mover is gone without a word: it panicked.
+    fn is_lost(&self) -> bool {
+        self.task.is_finished() && !self.desk.is_closed()
+    }
+}
+
 impl std::fmt::Debug for Movers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Movers")
@@ -105,6 +114,7 @@ impl Movers {
     pub(crate) fn direct(&self, uid: &str, orders: Orders, needed: bool, account: Option<RebalanceStatus>) {
         self.with(|all| {
             if let Some(running) = all.get(uid)
+                && !running.is_lost()
                 && running.desk.give(&orders, needed)
             {
                 return;
@@ -158,7 +168,10 @@ impl Movers {
     pub(crate) fn is_resting(&self, uid: &str) -> bool {
         self.with(|all| {
             let Some(running) = all.get(uid) else { return true };
-            let waits = matches!(running.desk.report().standing, Standing::Waiting { .. });
+            let waits = matches!(
+                running.desk.report().standing,
+                Standing::Waiting { .. } | Standing::Paused
+            );
             waits || running.task.is_finished()
         })
     }
@@ -193,7 +206,7 @@ async fn work(mut mover: Mover, desk: Arc<Desk>, mut asking: Asking) {
         let before = desk.file(version, round.report.clone());
         asking.consider(&before, &round);
         if desk.is_stopped() || (round.ended && desk.close(version)) {
-            mover.rest();
+            mover.rest(&orders);
             return;
         }
         if !round.ended {

@@ -18,7 +18,8 @@ use telemetry::chain;
 use tracing::{info, warn};
 
 use super::{
-    course::{Course, Estimate, Pending},
+    course::{Begun, Course, Estimate, Pending},
+    delay::Delay,
     hands::{Done, HandedOver, Hands, Job, Survey},
     lanes::Lanes,
     look::{Look, leavers},
@@ -26,6 +27,7 @@ use super::{
     preflight::{self, Refusal},
     report::{Report, Seen, Standing},
     setbacks::Setbacks,
+    suspects::Suspects,
     teller::Teller,
 };
 use crate::conditions::now;
@@ -67,6 +69,8 @@ pub(crate) struct Mover {
     setbacks: Setbacks,
     /// Why the last move had to be undone, and until when nothing is begun for it.
     setback: Option<Refusal>,
+    suspects: Suspects,
+    delay: Delay,
 }
 
 /// What a round came to.
@@ -91,12 +95,19 @@ impl Mover {
             told: BTreeSet::new(),
             setbacks: Setbacks::default(),
             setback: None,
+            suspects: Suspects::default(),
+            delay: Delay::default(),
         }
     }
 
     /// There is nothing to do for a while.
-    pub(crate) fn rest(&self) {
-        self.hands.rest();
+    pub(crate) fn rest(&self, orders: &Orders) {
+        let keepers: Vec<_> = orders
+            .shards
+            .values()
+            .filter_map(|party| party.keeper.as_ref().ok())
+            .collect();
+        self.hands.rest(&keepers);
     }
 
     /// One round.
@@ -114,6 +125,7 @@ impl Mover {
             return self.at_rest(orders, &look).await;
         }
         let mut lanes = look.lanes(orders, BUDGET);
+        self.suspects.acquit(&mut lanes);
         let refusal = match self.may_begin(orders, &look).await {
             Ok(()) => None,
             Err(refusal) => {
@@ -189,6 +201,10 @@ impl Mover {
             self.course.set_phase(RebalancePhase::Paused);
             report.standing = Standing::Paused;
         }
+        if look.in_flight() {
+            // Moves that are written down and held: they are watched, for whoever left them would be called at once.
+            (ended, wait) = (false, self.pauses.blocked);
+        }
         report.course = self.course.status().cloned();
         Round { report, wait, ended }
     }
@@ -223,7 +239,12 @@ impl Mover {
         {
             return Err(refusal.clone());
         }
-        preflight::at_a_glance(orders)?;
+        if look.in_flight() {
+            // Some of a plan is written down. Its shards take no new schema, and so may not become ready, until it is done.
+            preflight::listed(orders)?;
+        } else {
+            preflight::at_a_glance(orders)?;
+        }
         let surveys = self.survey(orders).await?;
         let rows = preflight::in_depth(orders, tokens, &plan.moves, &surveys)?;
         let unplanned = !look.in_flight();
@@ -231,12 +252,10 @@ impl Mover {
             let owners: Vec<_> = orders.owners.iter().map(|(o, weight)| (*o, *weight)).collect();
             let summary = moves::summary(plan, tokens, &owners);
             let estimate = Estimate::of(&summary, rows);
-            let news = !self.course.is_open() || self.course.phase() == Some(RebalancePhase::Blocked);
-            self.course.begin(&estimate);
-            if news {
-                self.teller.started(&summary, rows).await;
-            } else {
-                self.teller.replanned(&summary).await;
+            match self.course.begin(&estimate) {
+                Begun::First => self.teller.started(&summary, rows).await,
+                Begun::More => self.teller.replanned(&summary).await,
+                Begun::Known => {}
             }
         }
         Ok(())
@@ -262,20 +281,25 @@ impl Mover {
     async fn work(&mut self, look: &Look, lanes: Vec<Vec<Job>>) -> bool {
         self.lanes.begin(&self.hands, lanes);
         let outcomes = self.lanes.gather(BUDGET).await;
-        let mut progressed = false;
+        let (mut progressed, mut waited) = (false, None);
         for (job, outcome) in outcomes {
             match outcome {
                 Ok(done) => {
-                    progressed |= !matches!(done, Done::NotYet(_));
+                    match done.waits() {
+                        Some(why) => waited = Some(why.to_owned()),
+                        None => progressed = true,
+                    }
                     self.take_in(look, &job, done).await;
                 }
                 Err(fault) => {
                     let why = chain(&fault);
                     warn!(step = ?job.step, error = why, "a step of a move failed; it is tried again");
                     self.course.failed(&why, "it is tried again in a moment");
+                    waited = Some(why);
                 }
             }
         }
+        self.delay.round(progressed, waited, Instant::now());
         progressed
     }
 
@@ -304,14 +328,16 @@ impl Mover {
             }
             (Done::HandedOver(handed), _) => self.count(&handed),
             (Done::Aborted { undone, rolled_forward }, Step::Abort { move_id, why, .. }) => {
-                self.course.undone(undone);
+                let first = self.told.insert(*move_id);
+                self.course.undone(undone, first);
                 let asked_for = matches!(why, Why::Requested | Why::TargetLeaves { .. } | Why::Conflict { .. });
+                let action = match why {
+                    Why::Requested => "its ranges stay where they are, until the specification changes",
+                    _ => "its ranges stay where they are, and what still has to move is planned anew",
+                };
                 let why = why.to_string();
-                self.course.failed(
-                    &format!("move {move_id} was undone: {why}"),
-                    "its ranges stay where they are, and what still has to move is planned anew",
-                );
-                if self.told.insert(*move_id) {
+                self.course.failed(&format!("move {move_id} was undone: {why}"), action);
+                if first {
                     if !asked_for && let Some(wait) = self.setbacks.add(Instant::now()) {
                         let (why, at) = (why.clone(), in_words(wait));
                         self.setback = Some(match self.setbacks.many() {
@@ -319,7 +345,9 @@ impl Mover {
                             None => Refusal::AfterSetback { why, at },
                         });
                     }
-                    self.teller.move_aborted(*move_id, &why, undone, rolled_forward).await;
+                    self.teller
+                        .move_aborted(*move_id, &why, undone, rolled_forward, asked_for)
+                        .await;
                 }
             }
             (
@@ -378,7 +406,10 @@ impl Mover {
                     }
                     Standing::Waiting { why, person: false }
                 }
-                None => Standing::Moving,
+                None => match self.delay.is_long(Instant::now()) {
+                    Some(why) => Standing::Waiting { why, person: true },
+                    None => Standing::Moving,
+                },
             },
         };
         if standing == Standing::Moving {
@@ -402,7 +433,8 @@ impl Mover {
         }
     }
 
-    fn report(&self, look: &Look) -> Report {
+    fn report(&mut self, look: &Look) -> Report {
+        self.course.estimate(Instant::now());
         let seen = look.tokens.clone().map(|tokens| Seen {
             tokens,
             in_flight: look.in_flight(),

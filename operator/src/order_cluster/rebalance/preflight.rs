@@ -92,6 +92,11 @@ pub(crate) fn at_a_glance(orders: &Orders) -> Result<(), Refusal> {
             .collect();
         return Err(Refusal::SchemasDiffer(few(&each)));
     }
+    listed(orders)
+}
+
+/// Whether programs know where every shard is that is to own keys.
+pub(crate) fn listed(orders: &Orders) -> Result<(), Refusal> {
     match orders.owners.keys().find(|ordinal| !orders.listed.contains(*ordinal)) {
         Some(unlisted) => Err(Refusal::NotListed(*unlisted)),
         None => Ok(()),

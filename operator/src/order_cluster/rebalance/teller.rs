@@ -21,10 +21,16 @@ pub(crate) struct Teller {
 
 impl Teller {
     pub(crate) fn new(context: Arc<Context>, namespace: &str, cluster: &str, reference: ObjectReference) -> Self {
+        let labels = metrics::Cluster::new(namespace, cluster);
+        // The first step of a counter that is born at one is not seen by those who look for growth.
+        let counters = &context.metrics.rebalance;
+        for counter in [&counters.moves_aborted, &counters.freezes_expired, &counters.rows_moved] {
+            drop(counter.get_or_create(&labels));
+        }
         Self {
             context,
             reference,
-            labels: metrics::Cluster::new(namespace, cluster),
+            labels,
         }
     }
 
@@ -83,13 +89,12 @@ impl Teller {
         self.tell("MoveFinished", note).await;
     }
 
-    pub(crate) async fn move_aborted(&self, id: MoveId, why: &str, undone: u64, rolled_forward: u64) {
-        self.context
-            .metrics
-            .rebalance
-            .moves_aborted
-            .get_or_create(&self.labels)
-            .inc();
+    /// A move was undone; `asked_for`: because somebody asked for it, or for something else meanwhile.
+    pub(crate) async fn move_aborted(&self, id: MoveId, why: &str, undone: u64, rolled_forward: u64, asked_for: bool) {
+        if !asked_for {
+            let metrics = &self.context.metrics.rebalance;
+            metrics.moves_aborted.get_or_create(&self.labels).inc();
+        }
         let note = format!(
             "Move {id}: {why}; {undone} ranges stay where they are, {rolled_forward} had passed their commit point"
         );
