@@ -40,7 +40,7 @@ pub const DATA_ID: &str = "ringwright.dev/data-id";
 /// Annotation on the cluster's system Secret: the ordinals that share the keys (`0-2,5`), written before the first key
 /// is given to one of them. From then on a missing shard is one that was lost, not one that was never there.
 pub const ROSTER: &str = "ringwright.dev/shards";
-/// Annotation on an OrderCluster, set by a person (`kubectl ringwright abort`): undo what the running rebalance has not
+/// Annotation on an OrderCluster, set by a person (`kubectl ringwright rebalance abort`): undo what the running rebalance has not
 /// handed over yet. The operator takes it away when that is done.
 pub const ABORT_REBALANCE: &str = "ringwright.dev/abort-rebalance";
 /// Annotation on the cluster's system Secret and ring: the highest ordinal a shard of the cluster ever had. The next new

@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     pub(crate) shards_wanted: Family<Cluster, Gauge>,
     pub(crate) shards_ready: Family<Cluster, Gauge>,
     pub(crate) ring_epoch: Family<Cluster, Gauge>,
+    pub(crate) cluster_stalled: Family<Cluster, Gauge>,
     pub(crate) shards: ShardMetrics,
     pub(crate) rebalance: Rebalance,
 }
@@ -142,6 +143,7 @@ impl Metrics {
             shards_wanted: Family::default(),
             shards_ready: Family::default(),
             ring_epoch: Family::default(),
+            cluster_stalled: Family::default(),
         };
         registry.register(
             "reconciles",
@@ -166,13 +168,18 @@ impl Metrics {
         );
         registry.register(
             "shards_ready",
-            "Shards of a cluster that are as asked for",
+            "Shards of a cluster that are as asked for, without those that leave",
             metrics.shards_ready.clone(),
         );
         registry.register(
             "ring_epoch",
             "Epoch of a cluster's published ring",
             metrics.ring_epoch.clone(),
+        );
+        registry.register(
+            "cluster_stalled",
+            "1 while a cluster goes on only when somebody has acted",
+            metrics.cluster_stalled.clone(),
         );
         metrics
     }
@@ -191,6 +198,7 @@ impl Metrics {
         self.shards_wanted.remove(cluster);
         self.shards_ready.remove(cluster);
         self.ring_epoch.remove(cluster);
+        self.cluster_stalled.remove(cluster);
         self.rebalance.forget(cluster);
     }
 }

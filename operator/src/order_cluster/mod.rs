@@ -39,6 +39,7 @@ use kube::{
         watcher,
     },
 };
+use ring::Ordinal;
 use serde_json::json;
 use telemetry::chain;
 use tokio_util::sync::CancellationToken;
@@ -321,11 +322,9 @@ impl Operator {
     fn measure(&self, cluster: &Cluster, progress: &Progress) {
         let labels = metrics::Cluster::new(&cluster.namespace, &cluster.name);
         let metrics = &self.context.metrics;
-        let ready = progress
-            .shards
-            .values()
-            .filter(|shard| plan::shard_is_ready(shard))
-            .count();
+        let leaving = progress.plan.leaving();
+        let staying = progress.shards.iter().filter(|(o, _)| !leaving.contains(&Ordinal(**o)));
+        let ready = staying.filter(|(_, shard)| plan::shard_is_ready(shard)).count();
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         metrics.shards_wanted.get_or_create(&labels).set(cluster.shards.into());
         metrics.shards_ready.get_or_create(&labels).set(number(ready));

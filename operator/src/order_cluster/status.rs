@@ -12,7 +12,10 @@ use super::{
     rebalance::{Report, Standing as Mover},
     validate::InvalidCluster,
 };
-use crate::conditions::{self, Reason, Standing};
+use crate::{
+    conditions::{self, Reason, Standing},
+    metrics,
+};
 
 /// Why a cluster is ready or not. These names are part of the API: alerts and scripts match them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,6 +371,9 @@ async fn write(
         .api::<OrderCluster>(&resource.namespace().unwrap_or_default());
     let before = resource.status.as_ref();
     conditions::write_status(&api, &resource.name_any(), before, &status).await?;
+    let labels = metrics::Cluster::new(&resource.namespace().unwrap_or_default(), &resource.name_any());
+    let stalled = &operator.context.metrics.cluster_stalled;
+    stalled.get_or_create(&labels).set(standing.is_stalled().into());
     let reason_before = before
         .and_then(|status| status.conditions.first())
         .map(|ready| ready.reason.as_str());

@@ -110,7 +110,7 @@ fn settings(spec: &crds::Rebalance) -> Result<Settings, InvalidCluster> {
     })
 }
 
-/// A time of whole milliseconds or seconds, between 10 ms and 10 s.
+/// A time of whole milliseconds or seconds, between 10 ms and 5 s.
 fn pause(text: &str) -> Option<Duration> {
     let pause = match text.strip_suffix("ms") {
         Some(number) => Duration::from_millis(number.parse().ok()?),
