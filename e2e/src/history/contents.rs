@@ -1,6 +1,6 @@
 //! What all shards hold at the end, and what the customers received.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -68,7 +68,27 @@ pub struct Placed {
     pub key: Uuid,
 }
 
-/// A claim of an address or number, held or still pending.
+/// What a claim is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Contact {
+    /// An email address.
+    Email,
+    /// A mobile number.
+    Mobile,
+}
+
+impl Contact {
+    /// As the database calls it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "email" => Some(Self::Email),
+            "mobile" => Some(Self::Mobile),
+            _ => None,
+        }
+    }
+}
+
+/// A claim of an address or number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
     /// Where it lies.
@@ -77,6 +97,29 @@ pub struct Claim {
     pub key: Uuid,
     /// Whose.
     pub user: Uuid,
+    /// On what.
+    pub contact: Contact,
+    /// Held; or still pending, until its user is known to be written or not.
+    pub is_held: bool,
+}
+
+impl Claim {
+    pub(super) fn line(&self) -> String {
+        let state = if self.is_held { "held" } else { "pending" };
+        format!(
+            "at the end shard {} has claim {} of user {}, {:?}, {state}",
+            self.shard, self.key, self.user, self.contact
+        )
+    }
+}
+
+/// An event that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// Of which order.
+    pub order: Uuid,
+    /// Its number within the order, from 1.
+    pub sequence: i64,
 }
 
 /// Everything, after the load has ended and all moves are done.
@@ -88,6 +131,10 @@ pub struct Contents {
     pub orders: Vec<StoredRow>,
     /// `shop.emails` and `shop.sms`.
     pub notices: Vec<Notice>,
+    /// How many events each order has had.
+    pub events: BTreeMap<Uuid, i64>,
+    /// What reached the broker; `None` when nobody read along.
+    pub published: Option<BTreeSet<Published>>,
     /// `ringwright.outbox`.
     pub outbox: Vec<Placed>,
     /// `ringwright.idempotency_keys`.

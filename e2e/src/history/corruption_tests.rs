@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
-use super::contents::StoredRow;
+use super::contents::{Claim, StoredRow};
+use super::corruptions_of_answers::*;
 use super::ownership::{BookRow, RangeState, Sample};
 use super::record::*;
 use super::simulation::{Evidence, run};
@@ -16,28 +17,40 @@ const REQUESTS: usize = 400;
 /// Breaks one thing and names what has to be found; `None` where the history offers no occasion.
 type Corruption = fn(&mut Evidence, Index) -> Option<Kind>;
 
-const CORRUPTIONS: [(&str, Corruption); 24] = [
+const CORRUPTIONS: [(&str, Corruption); 33] = [
     ("an acknowledged row is gone", drop_row),
     ("an acknowledged update is gone", lose_update),
     ("an update is overwritten by an older one", overwrite),
+    ("an update is overwritten by one of unknown outcome", overwrite_by_maybe),
     ("an order is stored under two ids", duplicate_order),
     ("a row lies on two shards", copy_row),
     ("a row lies on the wrong shard", misplace_row),
     ("a row appears from nowhere", phantom),
     ("a version is given out twice", repeat_version),
+    ("a version is shown with two contents", show_two_contents),
+    (
+        "a version is stored with other contents than shown",
+        store_other_contents,
+    ),
     ("a repeat gets another answer", change_answer),
+    ("what was done is refused when it is repeated", forget_key),
     ("writes change places", swap_versions),
     ("a refusal has no cause", refuse),
     ("an update finds no row", deny),
+    ("an order finds no user", deny_user),
+    ("a creation is refused for no reason", refuse_creation),
     ("a strong read is stale", stale_strong),
     ("a strong read goes back behind another", stale_after_read),
     ("a session read is older than its token", stale_session),
+    ("a read without a token is seconds old", stale_loose),
     ("a read sees what nobody wrote", dream),
     ("an event stays in the outbox", keep_event),
     ("a notification row is gone", drop_notice),
     ("a message never arrived", drop_message),
     ("a message arrived twice", double_message),
     ("a claim is gone", drop_claim),
+    ("a user has claimed two addresses", double_claim),
+    ("a claim is held for nobody", hold_for_nobody),
     ("a second shard owns a range", second_owner),
     ("a range is not given away before it is taken", forget_move),
     ("nobody owns a range in the end", orphan),
@@ -119,12 +132,12 @@ fn index(number: usize) -> Index {
     index.unwrap()
 }
 
-fn pick<T>(mut items: Vec<T>, pick: Index) -> Option<T> {
+pub(super) fn pick<T>(mut items: Vec<T>, pick: Index) -> Option<T> {
     (!items.is_empty()).then(|| items.swap_remove(pick.index(items.len())))
 }
 
 /// The acknowledged writes: (attempt's index, row, version), first acknowledgements only.
-fn acknowledged(history: &History) -> Vec<(usize, Uuid, i64)> {
+pub(super) fn acknowledged(history: &History) -> Vec<(usize, Uuid, i64)> {
     let mut seen = std::collections::HashSet::new();
     let attempts = history.attempts.iter().enumerate();
     attempts
@@ -135,14 +148,14 @@ fn acknowledged(history: &History) -> Vec<(usize, Uuid, i64)> {
         .collect()
 }
 
-fn stored(evidence: &mut Evidence, key: Uuid) -> Option<&mut StoredRow> {
+pub(super) fn stored(evidence: &mut Evidence, key: Uuid) -> Option<&mut StoredRow> {
     let contents = &mut evidence.contents;
     let mut rows = contents.users.iter_mut().chain(&mut contents.orders);
     rows.find(|row| row.key == key)
 }
 
 /// What a row held at a version, as the history of its acknowledged writes tells.
-fn content_at(history: &History, key: Uuid, version: i64) -> Option<Content> {
+pub(super) fn content_at(history: &History, key: Uuid, version: i64) -> Option<Content> {
     let (index, ..) = acknowledged(history)
         .into_iter()
         .find(|(_, row, written)| *row == key && *written == version)?;
@@ -192,6 +205,18 @@ fn overwrite(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     Some(Kind::LostWrite)
 }
 
+/// As if two updates had been written over each other, of which the one that is there was never answered.
+fn overwrite_by_maybe(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let users: Vec<Uuid> = evidence.contents.users.iter().map(|user| user.key).collect();
+    let updated = updated(evidence).into_iter();
+    let (user, version, _) = pick(updated.filter(|(key, ..)| users.contains(key)).collect(), at)?;
+    let base = version - 1;
+    let by = unanswered(evidence, Intent::UpdateUser { user, base });
+    let status = Status::Created;
+    stored(evidence, user)?.content = Some(Content { by, status });
+    Some(Kind::LostWrite)
+}
+
 fn duplicate_order(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     let mut row = pick(evidence.contents.orders.clone(), at)?;
     row.key = Uuid::from_u128(row.key.as_u128() ^ 77);
@@ -234,17 +259,6 @@ fn repeat_version(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     Some(Kind::VersionTwice)
 }
 
-fn change_answer(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let (index, ..) = pick(acknowledged(&evidence.history), at)?;
-    let mut repeat = evidence.history.attempts[index].clone();
-    let Outcome::Done(done) = &mut repeat.outcome else {
-        return None;
-    };
-    done.answer += 1;
-    evidence.history.attempts.push(repeat);
-    Some(Kind::OtherAnswer)
-}
-
 /// A write takes effect before one that had been acknowledged: its request is put after the end of everything.
 fn swap_versions(evidence: &mut Evidence, at: Index) -> Option<Kind> {
     let writes = acknowledged(&evidence.history);
@@ -266,7 +280,7 @@ fn swap_versions(evidence: &mut Evidence, at: Index) -> Option<Kind> {
 }
 
 /// A time after everything.
-fn the_end(evidence: &Evidence) -> Span {
+pub(super) fn the_end(evidence: &Evidence) -> Span {
     let attempts = evidence.history.attempts.iter().map(|attempt| attempt.span);
     let reads = evidence.history.reads.iter().map(|read| read.span);
     let looks = evidence.samples.iter().map(|sample| sample.span);
@@ -280,106 +294,6 @@ fn the_end(evidence: &Evidence) -> Span {
         start: Moment(last + 10),
         end: Moment(last + 20),
     }
-}
-
-fn refuse(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let row = pick(evidence.contents.users.clone(), at)?;
-    let acknowledged = acknowledged(&evidence.history);
-    acknowledged.iter().find(|write| write.1 == row.key)?;
-    let base = row.version;
-    // Nobody else may have tried to replace the same version.
-    let tried = evidence.history.operations.iter();
-    let mut rivals = tried.filter(
-        |intent| matches!(intent, Intent::UpdateUser { user, base: other } if *user == row.key && *other >= base),
-    );
-    if rivals.next().is_some() {
-        return None;
-    }
-    refused(evidence, Intent::UpdateUser { user: row.key, base }, Refusal::Stale);
-    Some(Kind::RefusedWithoutCause)
-}
-
-fn refused(evidence: &mut Evidence, intent: Intent, refusal: Refusal) {
-    let span = the_end(evidence);
-    evidence.history.operations.push(intent);
-    let operation = OperationId(evidence.history.operations.len() as u32 - 1);
-    evidence.history.attempts.push(Attempt {
-        operation,
-        span,
-        outcome: Outcome::Refused(refusal),
-    });
-}
-
-fn deny(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let creations = acknowledged(&evidence.history).into_iter();
-    let (_, key, _) = pick(creations.filter(|write| write.2 == 1).collect(), at)?;
-    refused(evidence, Intent::Process { order: key }, Refusal::Absent);
-    Some(Kind::RefusedWithoutCause)
-}
-
-/// A read of a row in its state before `version`, by the history; of version 1, that there is none.
-fn sight_before(evidence: &Evidence, key: Uuid, version: i64, covers: &[Token]) -> Option<Sight> {
-    if version == 1 {
-        return Some(Sight::Absent);
-    }
-    Some(Sight::Found {
-        version: version - 1,
-        content: content_at(&evidence.history, key, version - 1)?,
-        covers: covers.into(),
-    })
-}
-
-fn stale_strong(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let (_, key, version) = pick(acknowledged(&evidence.history), at)?;
-    let read = Read {
-        key,
-        span: the_end(evidence),
-        consistency: Consistency::Strong,
-        seen: sight_before(evidence, key, version, &[])?,
-    };
-    evidence.history.reads.push(read);
-    Some(Kind::StaleStrongRead)
-}
-
-fn stale_after_read(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let strong = evidence
-        .history
-        .reads
-        .iter()
-        .filter(|read| read.consistency == Consistency::Strong);
-    let seen = strong.filter(|read| read.seen.version().is_some_and(|version| version > 0));
-    let earlier = pick(seen.cloned().collect(), at)?;
-    let mut read = earlier.clone();
-    // Long after it: then it matters no more whether the write's own answer ever came.
-    read.span = the_end(evidence);
-    read.seen = sight_before(evidence, read.key, earlier.seen.version()?, &[])?;
-    evidence.history.reads.push(read);
-    Some(Kind::StaleStrongRead)
-}
-
-fn stale_session(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let (index, key, version) = pick(acknowledged(&evidence.history), at)?;
-    let Outcome::Done(done) = evidence.history.attempts[index].outcome.clone() else {
-        return None;
-    };
-    let read = Read {
-        key,
-        span: the_end(evidence),
-        consistency: Consistency::Session(done.covers.clone()),
-        seen: sight_before(evidence, key, version, &done.covers)?,
-    };
-    evidence.history.reads.push(read);
-    Some(Kind::StaleSessionRead)
-}
-
-fn dream(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let reads = evidence.history.reads.iter().enumerate();
-    let found = reads.filter(|(_, read)| matches!(read.seen, Sight::Found { .. }));
-    let index = pick(found.map(|(index, _)| index).collect(), at)?;
-    if let Sight::Found { version, .. } = &mut evidence.history.reads[index].seen {
-        *version += 1_000;
-    }
-    Some(Kind::ReadFromNowhere)
 }
 
 fn keep_event(evidence: &mut Evidence, at: Index) -> Option<Kind> {
@@ -407,12 +321,33 @@ fn double_message(evidence: &mut Evidence, at: Index) -> Option<Kind> {
 }
 
 fn drop_claim(evidence: &mut Evidence, at: Index) -> Option<Kind> {
-    let gone = pick(evidence.contents.claims.clone(), at)?;
-    let known = acknowledged(&evidence.history)
-        .iter()
-        .any(|write| write.1 == gone.user && write.2 == 1);
+    let gone = pick(users_claims(evidence), at)?;
     evidence.contents.claims.retain(|claim| *claim != gone);
-    known.then_some(Kind::LostWrite)
+    Some(Kind::LostWrite)
+}
+
+/// The claims of users that are stored.
+fn users_claims(evidence: &Evidence) -> Vec<Claim> {
+    let users = &evidence.contents.users;
+    let claims = evidence.contents.claims.iter();
+    let claims = claims.filter(|claim| users.iter().any(|user| user.key == claim.user));
+    claims.cloned().collect()
+}
+
+fn double_claim(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let mut again = pick(users_claims(evidence), at)?;
+    again.key = Uuid::from_u128(again.key.as_u128() ^ 79);
+    evidence.contents.claims.push(again);
+    Some(Kind::WrittenTwice)
+}
+
+fn hold_for_nobody(evidence: &mut Evidence, at: Index) -> Option<Kind> {
+    let mut left = pick(users_claims(evidence), at)?;
+    left.key = Uuid::from_u128(left.key.as_u128() ^ 80);
+    left.user = Uuid::from_u128(80);
+    left.is_held = true;
+    evidence.contents.claims.push(left);
+    Some(Kind::WrittenByNobody)
 }
 
 /// A shard says at the end that it owns a range of another, at the lowest generation.

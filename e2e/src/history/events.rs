@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::contents::{Channel, Contents, Notice};
+use super::contents::{Channel, Contents, Notice, Published};
 use super::record::OperationId;
 use super::story::Stories;
 use super::verdict::{Kind, Violation};
@@ -20,6 +20,7 @@ pub(super) fn check(stories: &Stories<'_>, contents: &Contents) -> Vec<Violation
         let what = format!("event {} still waits in the outbox of shard {}", event.key, event.shard);
         found.push(Violation::new(Kind::NotDelivered, what, Vec::new()));
     }
+    found.extend(never_published(contents));
     let mut notices: HashMap<(Channel, Uuid), Vec<&Notice>> = HashMap::new();
     for notice in &contents.notices {
         notices.entry((notice.channel, notice.order)).or_default().push(notice);
@@ -64,6 +65,25 @@ pub(super) fn check(stories: &Stories<'_>, contents: &Contents) -> Vec<Violation
     found
 }
 
+/// Events that their orders have numbered and nobody saw published: they were lost with their outbox row.
+fn never_published(contents: &Contents) -> Vec<Violation> {
+    let Some(published) = &contents.published else {
+        return Vec::new();
+    };
+    let numbered = contents.events.iter().flat_map(|(order, last)| {
+        (1..=*last).map(|sequence| Published {
+            order: *order,
+            sequence,
+        })
+    });
+    let lost = numbered.filter(|event| !published.contains(event));
+    lost.map(|Published { order, sequence }| {
+        let what = format!("event {sequence} of order {order} was never published");
+        Violation::new(Kind::NotDelivered, what, Vec::new())
+    })
+    .collect()
+}
+
 /// What is wrong with the rows of one order and channel, and the messages that arrived.
 fn judge(processed: bool, rows: &[&Notice], arrived: usize) -> Option<(Kind, String)> {
     if !processed {
@@ -103,4 +123,34 @@ fn line(row: &Notice) -> String {
         "at the end shard {} has {:?} {} of order {}, {} number {}, {}",
         row.shard, row.channel, row.key, row.order, row.kind, row.sequence, row.status
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_was_numbered_and_never_published_is_lost() {
+        let order = Uuid::from_u128(7);
+        let of = |sequences: &[i64]| {
+            let published = sequences.iter().map(|sequence| Published {
+                order,
+                sequence: *sequence,
+            });
+            Contents {
+                events: [(order, 3)].into(),
+                published: Some(published.collect()),
+                ..Contents::default()
+            }
+        };
+        assert_eq!(never_published(&of(&[1, 2, 3])), []);
+        let lost = never_published(&of(&[1, 3]));
+        assert_eq!(lost.len(), 1);
+        assert!(lost[0].to_string().contains("event 2 of order"), "{}", lost[0]);
+        let unread = Contents {
+            published: None,
+            ..of(&[])
+        };
+        assert_eq!(never_published(&unread), []);
+    }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::contents::{Claim, Contents, StoredRow};
+use super::contents::{Claim, Contact, Contents, StoredRow};
 use super::ownership::{BookRow, RangeState};
+use super::reads::OLDEST;
 use super::record::*;
 use super::{Kind, check};
 
@@ -97,10 +98,12 @@ impl Case {
             state: RangeState::Owned,
             peer: None,
         };
-        let claim = |number| Claim {
+        let claim = |number, contact| Claim {
             shard: 0,
             key: Uuid::from_u128(number),
             user: USER,
+            contact,
+            is_held: true,
         };
         let stored = self.stored.map(|(version, by)| StoredRow {
             shard: 0,
@@ -114,14 +117,21 @@ impl Case {
         });
         Contents {
             users: stored.into_iter().collect(),
-            claims: vec![claim(1), claim(2)],
+            claims: match self.stored {
+                Some(_) => vec![claim(1, Contact::Email), claim(2, Contact::Mobile)],
+                None => Vec::new(),
+            },
             books: BTreeMap::from([(0, vec![everything])]),
             ..Contents::default()
         }
     }
 
     fn kinds(&self) -> Vec<Kind> {
-        let mut kinds: Vec<Kind> = check(&self.history, &[], &self.contents())
+        self.kinds_with(&self.contents())
+    }
+
+    fn kinds_with(&self, contents: &Contents) -> Vec<Kind> {
+        let mut kinds: Vec<Kind> = check(&self.history, &[], contents)
             .into_iter()
             .map(|violation| violation.kind)
             .collect();
@@ -236,7 +246,7 @@ fn reads_that_miss_what_they_must_see_are_found() {
     case.history.reads.clear();
     case.read(
         Consistency::Session([token(2)].into()),
-        (25, 40),
+        (31, 40),
         Some((1, OperationId(0))),
     );
     assert_eq!(case.kinds(), [Kind::StaleSessionRead]);
@@ -268,6 +278,181 @@ fn a_read_of_the_future_is_found() {
     case.stored = Some((2, update));
     case.read(Consistency::Strong, (12, 19), Some((2, update)));
     assert_eq!(case.kinds(), [Kind::ReadFromNowhere]);
+}
+
+#[test]
+fn an_acknowledged_update_is_not_excused_by_one_of_unknown_outcome() {
+    let mut case = Case::new();
+    let (acknowledged, rival) = (case.update(1), case.update(1));
+    case.done(acknowledged, (20, 30), 2);
+    case.unknown(rival, (20, 30));
+    case.stored = Some((2, rival));
+    assert_eq!(case.kinds(), [Kind::LostWrite]);
+
+    case.stored = Some((2, acknowledged));
+    case.read(Consistency::Strong, (40, 50), Some((2, rival)));
+    assert_eq!(case.kinds(), [Kind::VersionTwice, Kind::ReadFromNowhere]);
+}
+
+#[test]
+fn one_version_of_two_unknown_outcomes_may_be_seen_of_either_and_not_of_both() {
+    let mut case = Case::new();
+    let (one, other) = (case.update(1), case.update(1));
+    case.unknown(one, (20, 30));
+    case.unknown(other, (20, 30));
+    case.stored = Some((2, one));
+    case.read(Consistency::Strong, (40, 50), Some((2, one)));
+    assert_eq!(case.kinds(), []);
+    case.read(Consistency::Session([].into()), (40, 50), Some((2, other)));
+    assert_eq!(case.kinds(), [Kind::VersionTwice]);
+}
+
+#[test]
+fn what_was_seen_of_a_master_that_died_right_after_may_be_undone() {
+    let mut case = Case::new();
+    let (died, survived) = (case.update(1), case.update(1));
+    case.unknown(died, (20, 30));
+    case.read(Consistency::Session([].into()), (21, 25), Some((2, died)));
+    let later = |operation, at, version, lsn| Attempt {
+        operation,
+        span: at,
+        outcome: Outcome::Done(Done {
+            key: USER,
+            version,
+            covers: [Token { term: 2, ..token(lsn) }].into(),
+            answer: u64::from(operation.0),
+        }),
+    };
+    case.history.attempts.push(later(survived, span(40, 50), 2, 2));
+    case.stored = Some((2, survived));
+    assert_eq!(case.kinds(), []);
+
+    // Not if the old term went on: what was acknowledged in it later proves that the master had lost nothing.
+    let next = case.update(2);
+    case.done(next, (26, 60), 3);
+    case.stored = Some((3, next));
+    assert_eq!(case.kinds(), [Kind::ReadFromNowhere]);
+}
+
+#[test]
+fn a_refusal_of_what_was_done_is_found_whatever_the_cause() {
+    for refusal in [Refusal::Stale, Refusal::Status, Refusal::Absent, Refusal::Other(422)] {
+        let mut case = Case::new();
+        let (update, next) = (case.update(1), case.update(2));
+        case.done(update, (20, 30), 2);
+        case.done(next, (31, 35), 3);
+        case.attempt(update, (40, 50), Outcome::Refused(refusal));
+        case.stored = Some((3, next));
+        assert!(case.kinds().contains(&Kind::OtherAnswer), "{refusal:?}");
+    }
+    // One that was still under way when the other was answered may have come before it, and had a cause then.
+    let mut case = Case::new();
+    let (update, next) = (case.update(1), case.update(2));
+    case.attempt(update, (20, 40), Outcome::Refused(Refusal::Stale));
+    case.done(update, (25, 30), 2);
+    case.done(next, (31, 35), 3);
+    case.stored = Some((3, next));
+    assert_eq!(case.kinds(), []);
+}
+
+#[test]
+fn refusals_of_creations_are_judged() {
+    let order = Intent::CreateOrder { user: USER };
+    for (intent, refusal) in [
+        (order, Refusal::Absent),
+        (order, Refusal::Other(422)),
+        (Intent::CreateUser, Refusal::Other(409)),
+        (Intent::CreateUser, Refusal::Absent),
+    ] {
+        let mut case = Case::new();
+        let creation = case.wish(intent);
+        // That an attempt of its own was lost is no cause: the key is there for that.
+        case.unknown(creation, (11, 15));
+        case.attempt(creation, (20, 30), Outcome::Refused(refusal));
+        assert_eq!(case.kinds(), [Kind::RefusedWithoutCause], "{intent} {refusal:?}");
+    }
+    // While the user is being created, it may not be there yet.
+    let mut case = Case::new();
+    let early = case.wish(order);
+    case.attempt(early, (5, 30), Outcome::Refused(Refusal::Absent));
+    assert_eq!(case.kinds(), []);
+}
+
+#[test]
+fn a_read_sees_what_was_known_for_seconds_whatever_its_tokens() {
+    let elsewhere = Token { shard: 1, ..token(9) };
+    for tokens in [vec![], vec![token(1)], vec![elsewhere]] {
+        let mut case = Case::new();
+        let update = case.update(1);
+        case.done(update, (20, 30), 2);
+        case.stored = Some((2, update));
+        let session = Consistency::Session(tokens.into());
+        case.read(session.clone(), (30 + OLDEST, 40 + OLDEST), Some((1, OperationId(0))));
+        assert_eq!(case.kinds(), []);
+        case.read(session.clone(), (31 + OLDEST, 40 + OLDEST), Some((1, OperationId(0))));
+        assert_eq!(case.kinds(), [Kind::StaleSessionRead]);
+        case.history.reads.clear();
+        case.read(session, (31 + OLDEST, 40 + OLDEST), None);
+        assert_eq!(case.kinds(), [Kind::StaleSessionRead]);
+    }
+}
+
+#[test]
+fn a_token_asks_for_nothing_that_nobody_was_sure_of_yet() {
+    // Not acknowledged before the read began: whoever had such a token had it of another write.
+    let mut case = Case::new();
+    let update = case.update(1);
+    case.done(update, (20, 30), 2);
+    case.stored = Some((2, update));
+    let with_token = || Consistency::Session([token(2)].into());
+    case.read(with_token(), (25, 40), Some((1, OperationId(0))));
+    assert_eq!(case.kinds(), []);
+
+    // A replica has shown it to one: to the next it may be gone with the master, unless it is confirmed.
+    case.history.reads.clear();
+    case.history.attempts.pop();
+    case.unknown(update, (20, 30));
+    case.read(with_token(), (21, 25), Some((2, update)));
+    case.read(with_token(), (60, 70), Some((1, OperationId(0))));
+    assert_eq!(case.kinds(), []);
+    case.read(Consistency::Strong, (40, 50), Some((2, update)));
+    assert_eq!(case.kinds(), [Kind::StaleSessionRead]);
+}
+
+#[test]
+fn every_stored_user_has_one_claim_of_each_kind_and_nobody_else_holds_one() {
+    let case = Case::new();
+    let kinds = |change: fn(&mut Vec<Claim>)| {
+        let mut contents = case.contents();
+        change(&mut contents.claims);
+        case.kinds_with(&contents)
+    };
+    assert_eq!(kinds(|_| {}), []);
+    assert_eq!(kinds(|claims| claims[1].is_held = false), []);
+    assert_eq!(kinds(|claims| claims.truncate(1)), [Kind::LostWrite]);
+    assert_eq!(
+        kinds(|claims| claims[1].contact = Contact::Email),
+        [Kind::LostWrite, Kind::WrittenTwice]
+    );
+    let of_another = |claims: &mut Vec<Claim>| {
+        let claim = claims[0].clone();
+        claims.push(Claim {
+            key: Uuid::from_u128(7),
+            user: Uuid::from_u128(7),
+            ..claim
+        });
+    };
+    assert_eq!(kinds(of_another), [Kind::WrittenByNobody]);
+    let pending = |claims: &mut Vec<Claim>| {
+        let claim = claims[0].clone();
+        claims.push(Claim {
+            key: Uuid::from_u128(7),
+            user: Uuid::from_u128(7),
+            is_held: false,
+            ..claim
+        });
+    };
+    assert_eq!(kinds(pending), []);
 }
 
 #[test]

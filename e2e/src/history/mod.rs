@@ -5,7 +5,7 @@
 //!
 //! 1. at most one shard owns a position at any observed time: [`ownership`],
 //! 2. a range owned at generation g + 1 was given away at g: [`ownership`],
-//! 3. an acknowledged write survives, once: `writes`,
+//! 3. an acknowledged write survives, once: `writes`, `claims`, `sightings`,
 //! 4. a strong read sees the newest write acknowledged before it began, a session read is never older than its token,
 //!    and a refusal that tells of a state is a read too: `reads`, `writes`,
 //! 5. every event is published at least once, and its customer told once: `events`,
@@ -14,18 +14,23 @@
 //! Concurrent things may happen in any order, and what has an unknown outcome may have happened, once: the judge accuses
 //! only where no order of events explains what was seen.
 
+mod claims;
 pub mod contents;
 mod events;
 pub mod ownership;
 pub mod placement;
 mod reads;
 pub mod record;
+mod sightings;
 mod story;
+mod terms;
 mod verdict;
 mod writes;
 
 #[cfg(test)]
 mod corruption_tests;
+#[cfg(test)]
+mod corruptions_of_answers;
 #[cfg(test)]
 mod example_tests;
 #[cfg(test)]
@@ -48,6 +53,8 @@ pub fn check(history: &History, samples: &[Sample], contents: &Contents) -> Vec<
     found.extend(ownership::check_whole(books));
     found.extend(writes::check_answers(&stories));
     found.extend(writes::check_contents(&stories, contents));
+    found.extend(claims::check(contents));
+    found.extend(sightings::check(&stories, contents));
     found.extend(reads::check(&stories));
     found.extend(events::check(&stories, contents));
     found

@@ -9,6 +9,20 @@ use super::record::{Consistency, Moment, Read, Sight, Token};
 use super::story::{Stories, Story};
 use super::verdict::{Kind, Violation};
 
+/// Nanoseconds: what was known so long before a read began, the read sees, whatever tokens it sends.
+///
+/// The store promises 1 s (`store::config::ReadDefaults::max_staleness`), and counts it so that it can be held to it from
+/// outside: a replica answers if, when it is chosen, it has replayed what the master's log held at a look that began no
+/// more than 1 s before. The read had begun by then, and what it finds is the replica's state when the statement runs,
+/// later still. What was acknowledged before the look is in the log of the look. So however long a program, the load or a
+/// database stands still in between, the answer only becomes newer against the read's start, and a write counts here only
+/// from when the load had read its answer, after the store gave it. All processes run on one machine's monotonic clock.
+/// The other 3 s are for what is not thought of here: a read that is older still is wrong beyond doubt.
+///
+/// One thing is older by right: what a master answers that was cut off and has not noticed. The campaigns kill masters and
+/// cut off none, and strong reads are held to more than this.
+pub(super) const OLDEST: u64 = 4_000_000_000;
+
 /// Somebody was told of a version of a row.
 #[derive(Clone, Copy)]
 struct Told<'h> {
@@ -46,16 +60,33 @@ pub(super) fn check(stories: &Stories<'_>) -> Vec<Violation> {
                     }
                 }
                 Consistency::Session(tokens) => {
-                    // From the newest version down: the first that is covered is what it has to see.
-                    let covered = told.iter().find(|told| is_covered(told.covers, tokens));
-                    if let Some(missed) = covered.filter(|told| told.version > version) {
-                        found.push(stale(stories, Kind::StaleSessionRead, read, missed));
+                    let missed = session_floor(&newest, &told, read.span.start, tokens);
+                    if let Some(missed) = missed.filter(|told| told.version > version) {
+                        found.push(stale(stories, Kind::StaleSessionRead, read, &missed));
                     }
                 }
             }
         }
     }
     found
+}
+
+/// The newest version that a session read has to see: of what its tokens cover, and of what was known for long.
+///
+/// A token asks for nothing that nobody was sure of when the read began. A write counts once it is acknowledged; a replica
+/// may show others a version before that, and so may a master that dies: what a session read saw counts once a write or a
+/// strong read has confirmed that version or a later one.
+fn session_floor<'h>(newest: &Newest<'h>, told: &[Told<'h>], start: Moment, tokens: &[Token]) -> Option<Told<'h>> {
+    let sure = newest.before(start)?.version;
+    let counts = |told: &&Told<'_>| match told.how {
+        How::Write(_) => told.at < start,
+        How::Read(_) => told.version <= sure,
+    };
+    // From the newest version down: the first that is covered is what it has to see.
+    let mut told = told.iter().filter(counts);
+    let covered = told.find(|told| is_covered(told.covers, tokens)).copied();
+    let long_known = start.0.checked_sub(OLDEST).and_then(|then| newest.before(Moment(then)));
+    covered.into_iter().chain(long_known).max_by_key(|told| told.version)
 }
 
 /// Whether whoever sends `tokens` is to see what an answer with `covers` told. An answer to a batch covers several
@@ -125,10 +156,10 @@ impl<'h> Newest<'h> {
 
 /// What a read saw was written, and not after it ended.
 fn it_was_written(stories: &Stories<'_>, read: &Read, found: &mut Vec<Violation>) {
-    let Sight::Found { version, content, .. } = &read.seen else {
+    let Sight::Found { version, .. } = &read.seen else {
         return;
     };
-    let authors = stories.authors(read.key, *version, *content);
+    let authors = stories.authors_of_seen(read);
     let in_time = authors
         .iter()
         .filter_map(|author| stories.fate(*author))

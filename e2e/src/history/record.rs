@@ -92,6 +92,14 @@ impl Intent {
             Self::Process { order } | Self::Cancel { order } => Some(*order),
         }
     }
+
+    /// The row that has to be there for it.
+    pub fn needs(&self) -> Option<Uuid> {
+        match self {
+            Self::CreateOrder { user } => Some(*user),
+            other => other.changes(),
+        }
+    }
 }
 
 impl fmt::Display for Intent {

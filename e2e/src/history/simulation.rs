@@ -1,8 +1,9 @@
 //! A store that keeps its word, in a few hundred lines, and clients that use it at random: histories that the judge has
 //! to find clean, with concurrency, lost answers, repeats, lagging replicas, failovers and moves.
 //!
-//! Time is a counter. Each request takes effect at one moment between its start and its answer, so what comes out is
-//! linearisable by construction, and session reads are those of a replica that has replayed the caller's token.
+//! Time is a counter of ticks. Each request takes effect at one moment between its start and its answer, so what comes out is
+//! linearisable by construction, and session reads are those of a replica that has replayed the caller's token, and all
+//! that the log had when a read may have been the oldest.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -11,13 +12,19 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
-use super::contents::{Channel, Claim, Contents, Notice, Placed, Received, StoredRow, position};
+use super::contents::{Contents, position};
 use super::ownership::{BookRow, RangeState, Sample};
+use super::reads::OLDEST;
 use super::record::*;
 
+mod end;
+
+/// Nanoseconds: a run then takes some times as long as a read may be behind.
+const TICK: u64 = 10_000_000;
 const SHARDS: u16 = 3;
 const RANGES: u64 = 6;
 const CLIENTS: usize = 8;
+
 /// What a run gave the judge.
 #[derive(Clone)]
 pub(super) struct Evidence {
@@ -76,11 +83,15 @@ struct Simulation {
     logs: Vec<Token>,
     /// Where each log's present term began: whoever streams in it has received all before.
     terms: Vec<u64>,
+    /// How far each log had come, and when, in ticks.
+    heights: Vec<Vec<(u64, u64)>>,
     /// (owner, generation, where in the owner's log it began) of each range.
     owners: Vec<(u16, i64, u64)>,
     books: BTreeMap<u16, Vec<BookRow>>,
     rows: BTreeMap<Uuid, Row>,
     done: HashMap<OperationId, (Uuid, i64)>,
+    /// Attempts that may have left claims behind.
+    lost: Vec<OperationId>,
     flights: Vec<Option<Flight>>,
     /// What clients know: the row, its version as last heard, and the tokens of the answers.
     known: Vec<(Uuid, i64, Vec<Token>)>,
@@ -125,10 +136,12 @@ impl Simulation {
             requests_left: requests,
             logs: (0..SHARDS).map(log).collect(),
             terms: vec![0; usize::from(SHARDS)],
+            heights: vec![Vec::new(); usize::from(SHARDS)],
             owners: (0..RANGES).map(|range| (owner(range), 1, 0)).collect(),
             books: books.collect(),
             rows: BTreeMap::new(),
             done: HashMap::new(),
+            lost: Vec::new(),
             flights: (0..CLIENTS).map(|_| None).collect(),
             known: Vec::new(),
             history: History::default(),
@@ -148,6 +161,10 @@ impl Simulation {
         self.queue.push(Reverse((at, self.steps, step)));
     }
 
+    fn moment(&self) -> Moment {
+        Moment(self.now * TICK)
+    }
+
     fn step(&mut self, step: Step) {
         let running = self.requests_left > 0;
         match step {
@@ -157,7 +174,7 @@ impl Simulation {
             Step::Answer(client) => self.answer(client),
             Step::Look(shard) => {
                 let rows = self.books[&shard].clone().into();
-                let now = Moment(self.now);
+                let now = self.moment();
                 let span = Span { start: now, end: now };
                 self.samples.push(Sample { shard, span, rows });
                 if running {
@@ -185,7 +202,7 @@ impl Simulation {
         self.requests_left -= 1;
         let asked = self.choose();
         self.flights[client] = Some(Flight {
-            start: Moment(self.now),
+            start: self.moment(),
             asked,
             answer: None,
         });
@@ -224,14 +241,17 @@ impl Simulation {
         let lost_before = self.random.random_bool(0.03);
         let unknown = || Outcome::Unknown("no answer".into());
         flight.answer = Some(match &flight.asked {
-            Asked::Write(_) if lost_before => Answered::Write(unknown()),
+            Asked::Write(operation) if lost_before => {
+                self.lost.push(*operation);
+                Answered::Write(unknown())
+            }
             Asked::Write(operation) => {
                 let outcome = self.write(*operation);
                 let lost_after = self.random.random_bool(0.05);
                 Answered::Write(if lost_after { unknown() } else { outcome })
             }
             Asked::Read(..) if lost_before => Answered::Read(Sight::Nothing),
-            Asked::Read(key, consistency) => Answered::Read(self.read(*key, consistency)),
+            Asked::Read(key, consistency) => Answered::Read(self.read(*key, consistency, flight.start)),
         });
         self.flights[client] = Some(flight);
         self.after(20, Step::Answer(client));
@@ -245,9 +265,22 @@ impl Simulation {
     }
 
     fn commit(&mut self, key: Uuid) -> Token {
-        let log = &mut self.logs[self.owners[Self::range(key)].0 as usize];
+        let shard = self.owners[Self::range(key)].0 as usize;
+        self.grow(shard)
+    }
+
+    fn grow(&mut self, shard: usize) -> Token {
+        let log = &mut self.logs[shard];
         log.lsn += 10;
+        self.heights[shard].push((self.now, log.lsn));
         *log
+    }
+
+    /// Where a shard's log stood at a moment.
+    fn height(&self, shard: u16, at: Moment) -> u64 {
+        let heights = &self.heights[shard as usize];
+        let before = heights.partition_point(|(tick, _)| tick * TICK <= at.0);
+        before.checked_sub(1).map_or(0, |last| heights[last].1)
     }
 
     fn write(&mut self, operation: OperationId) -> Outcome {
@@ -324,7 +357,7 @@ impl Simulation {
         })
     }
 
-    fn read(&mut self, key: Uuid, consistency: &Consistency) -> Sight {
+    fn read(&mut self, key: Uuid, consistency: &Consistency, start: Moment) -> Sight {
         let (shard, _, since) = self.owners[Self::range(key)];
         let log = self.logs[shard as usize];
         let position = match consistency {
@@ -333,7 +366,8 @@ impl Simulation {
             Consistency::Session(tokens) if tokens.iter().any(|token| token.shard != shard) => log.lsn,
             Consistency::Session(tokens) => {
                 let floor = tokens.iter().map(|token| token.lsn).max().unwrap_or(0);
-                let floor = floor.max(since).max(self.terms[shard as usize]);
+                let oldest = self.height(shard, Moment(start.0.saturating_sub(OLDEST)));
+                let floor = floor.max(since).max(self.terms[shard as usize]).max(oldest);
                 self.random.random_range(floor..=log.lsn)
             }
         };
@@ -365,7 +399,7 @@ impl Simulation {
         };
         let span = Span {
             start: flight.start,
-            end: Moment(self.now),
+            end: self.moment(),
         };
         match (flight.asked, flight.answer) {
             (Asked::Write(operation), Some(Answered::Write(outcome))) => {
@@ -381,7 +415,7 @@ impl Simulation {
                 });
                 if again && self.requests_left > 0 {
                     self.flights[client] = Some(Flight {
-                        start: Moment(self.now),
+                        start: self.moment(),
                         asked: Asked::Write(operation),
                         answer: None,
                     });
@@ -427,8 +461,8 @@ impl Simulation {
         let (source, generation, _) = self.owners[range];
         let target = (source + self.random.random_range(1..SHARDS)) % SHARDS;
         let lo = range as u64 * (1 << 32) / RANGES;
-        self.logs[target as usize].lsn += 10;
-        self.owners[range] = (target, generation + 1, self.logs[target as usize].lsn);
+        let began = self.grow(target as usize).lsn;
+        self.owners[range] = (target, generation + 1, began);
         let given = self.books.get_mut(&source).unwrap();
         let row = given.iter_mut().find(|row| row.lo == lo).unwrap();
         row.state = RangeState::Cleaned;
@@ -443,58 +477,5 @@ impl Simulation {
         book.retain(|row| row.lo != lo);
         book.push(taken);
         book.sort_by_key(|row| row.lo);
-    }
-
-    fn end(self) -> Evidence {
-        let mut contents = Contents {
-            books: self.books.clone(),
-            ..Contents::default()
-        };
-        for (key, row) in &self.rows {
-            let shard = self.owners[Self::range(*key)].0;
-            let stored = StoredRow {
-                shard,
-                key: *key,
-                version: row.versions.len() as i64,
-                created_by: Some(row.created_by),
-                content: row.versions.last().map(|version| version.content),
-            };
-            let below = |number: u128| Uuid::from_u128(key.as_u128() ^ number);
-            contents.keys.push(Placed { shard, key: below(1) });
-            match row.order_of {
-                None => {
-                    let claim = |number| Claim {
-                        shard,
-                        key: below(number),
-                        user: *key,
-                    };
-                    contents.claims.extend([claim(2), claim(3)]);
-                    contents.users.push(stored);
-                }
-                Some(_) => {
-                    if stored.is_processed() {
-                        for (channel, number) in [(Channel::Email, 4), (Channel::Sms, 5)] {
-                            contents.notices.push(Notice {
-                                shard,
-                                key: below(number),
-                                channel,
-                                order: *key,
-                                kind: "order.processed".to_owned(),
-                                sequence: 2,
-                                status: "sent".to_owned(),
-                            });
-                            let order_of = Some(row.created_by);
-                            contents.received.push(Received { channel, order_of });
-                        }
-                    }
-                    contents.orders.push(stored);
-                }
-            }
-        }
-        Evidence {
-            history: self.history,
-            samples: self.samples,
-            contents,
-        }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::record::{Attempt, Content, Done, History, Intent, Moment, OperationId, Outcome, Span, Status};
+use super::record::{Attempt, Content, Done, History, Intent, Moment, OperationId, Outcome, Read, Sight, Span, Status};
+use super::terms::Terms;
 
 /// What became of one operation over all its attempts.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,7 @@ pub(super) struct Stories<'h> {
     rows: HashMap<Uuid, Story<'h>>,
     /// Every attempt's operation and index, in order.
     attempts: Vec<(OperationId, usize)>,
+    terms: Terms,
 }
 
 impl<'h> Stories<'h> {
@@ -100,6 +102,7 @@ impl<'h> Stories<'h> {
             fates,
             rows,
             attempts,
+            terms: Terms::of(history),
         }
     }
 
@@ -133,9 +136,46 @@ impl<'h> Stories<'h> {
         self.rows.get(&key)
     }
 
-    /// The operations that can have given a row this version with this content: what was acknowledged so, or what may
-    /// have happened and would have been so.
+    /// The operations that can have given a row this version with this content: what was acknowledged so; only where
+    /// nothing was, what may have happened and would have been so.
     pub(super) fn authors(&self, key: Uuid, version: i64, content: Content) -> Vec<OperationId> {
+        let mut authors = self.candidates(key, version, content);
+        let acknowledged = |operation: &OperationId| {
+            let mut writes = self.row(key).into_iter().flat_map(|story| &story.writes);
+            writes.any(|write| write.done.version == version && write.operation == *operation)
+        };
+        if self.is_acknowledged(key, version) {
+            authors.retain(acknowledged);
+        }
+        authors
+    }
+
+    /// The authors of what a read saw. It may have seen a write that its master then took with it, and the version was
+    /// given to another one: all that may have happened counts then.
+    pub(super) fn authors_of_seen(&self, read: &Read) -> Vec<OperationId> {
+        let Sight::Found { version, content, .. } = &read.seen else {
+            return Vec::new();
+        };
+        if self.terms.may_be_undone(read) {
+            self.candidates(read.key, *version, *content)
+        } else {
+            self.authors(read.key, *version, *content)
+        }
+    }
+
+    /// Whether what a read saw may have died with its master.
+    pub(super) fn may_be_undone(&self, read: &Read) -> bool {
+        self.terms.may_be_undone(read)
+    }
+
+    /// Whether a write of this version was acknowledged.
+    pub(super) fn is_acknowledged(&self, key: Uuid, version: i64) -> bool {
+        let story = self.row(key);
+        story.is_some_and(|story| story.writes.iter().any(|write| write.done.version == version))
+    }
+
+    /// The operations that would have given a row this version with this content, if nobody else did.
+    fn candidates(&self, key: Uuid, version: i64, content: Content) -> Vec<OperationId> {
         let fits = |operation: OperationId| self.result(operation, version) == Some(content.status);
         if version == 1 {
             let Some(fate) = self.fate(content.by) else {

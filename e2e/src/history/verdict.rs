@@ -13,13 +13,14 @@ pub enum Kind {
     LostWrite,
     /// A write is there twice.
     WrittenTwice,
-    /// One version was given to two writes, or a write got another version than the one after its base.
+    /// One version was given to two writes or seen with two contents, or a write got another version than the one after
+    /// its base.
     VersionTwice,
     /// A row is there that nobody wrote, or a version that no write accounts for.
     WrittenByNobody,
     /// A row lies on a shard that does not own it.
     StrayRow,
-    /// A repeated request got another answer than the first.
+    /// A repeated request got another answer than the first, or was refused after it had been done.
     OtherAnswer,
     /// A write took effect before one that was acknowledged before it began.
     WriteOutOfOrder,
@@ -27,7 +28,7 @@ pub enum Kind {
     RefusedWithoutCause,
     /// A strong read saw less than was acknowledged or seen before it began.
     StaleStrongRead,
-    /// A session read saw less than its token covers.
+    /// A session read saw less than its token covers, or, with or without a token, than had been acknowledged for seconds.
     StaleSessionRead,
     /// A read saw what nobody had written by then.
     ReadFromNowhere,

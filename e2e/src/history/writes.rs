@@ -21,17 +21,26 @@ pub(super) fn check_answers(stories: &Stories<'_>) -> Vec<Violation> {
     found
 }
 
+/// A repeat gets the first answer. An attempt may be refused while another one is done, but not when it began after that
+/// had been answered: the key's answer is kept for a day, which is longer than any run.
 fn repeats_get_the_first_answer(stories: &Stories<'_>, found: &mut Vec<Violation>) {
     for attempt in &stories.history.attempts {
-        let (Outcome::Done(done), Some(fate)) = (&attempt.outcome, stories.fate(attempt.operation)) else {
+        let Some((first, span)) = stories.fate(attempt.operation).and_then(|fate| fate.done) else {
             continue;
         };
-        let Some((first, _)) = fate.done else { continue };
-        if (first.key, first.version, first.answer) != (done.key, done.version, done.answer) {
-            let what = format!("{} was answered in two ways", attempt.operation);
-            let proof = stories.lines_of(attempt.operation);
-            found.push(Violation::new(Kind::OtherAnswer, what, proof));
-        }
+        let what = match &attempt.outcome {
+            Outcome::Done(done)
+                if (first.key, first.version, first.answer) != (done.key, done.version, done.answer) =>
+            {
+                format!("{} was answered in two ways", attempt.operation)
+            }
+            Outcome::Refused(refusal) if span.precedes(attempt.span) => {
+                format!("{} was done, and then refused ({refusal:?})", attempt.operation)
+            }
+            _ => continue,
+        };
+        let proof = stories.lines_of(attempt.operation);
+        found.push(Violation::new(Kind::OtherAnswer, what, proof));
     }
 }
 
@@ -89,11 +98,14 @@ fn refusals_have_a_cause(stories: &Stories<'_>, found: &mut Vec<Violation>) {
         let Outcome::Refused(refusal) = attempt.outcome else {
             continue;
         };
-        if !has_cause(stories, attempt, refusal) {
+        let Some(intent) = stories.history.intent(attempt.operation) else {
+            continue;
+        };
+        let empty = Story::default();
+        let story = intent.needs().and_then(|key| stories.row(key)).unwrap_or(&empty);
+        if !has_cause(stories, attempt, *intent, refusal, story) {
             let mut proof = stories.lines_of(attempt.operation);
-            if let Some(story) = changed(stories, attempt).and_then(|key| stories.row(key)) {
-                proof.extend(lines(stories, &story.writes));
-            }
+            proof.extend(lines(stories, &story.writes));
             let what = format!(
                 "{} was refused ({refusal:?}) by a state that was not so",
                 attempt.operation
@@ -103,34 +115,31 @@ fn refusals_have_a_cause(stories: &Stories<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-fn changed(stories: &Stories<'_>, attempt: &Attempt) -> Option<Uuid> {
-    stories.history.intent(attempt.operation)?.changes()
-}
-
-fn has_cause(stories: &Stories<'_>, attempt: &Attempt, refusal: Refusal) -> bool {
-    let Some(key) = changed(stories, attempt) else {
-        // A creation depends on nothing that the judge knows.
-        return true;
-    };
-    let Some(story) = stories.row(key) else { return true };
+/// Whether a refusal can be explained; `story` is that of the row which the operation needs.
+fn has_cause(stories: &Stories<'_>, attempt: &Attempt, intent: Intent, refusal: Refusal, story: &Story<'_>) -> bool {
     let others = story.writes.iter().map(|write| write.operation);
     let mut others = others
         .chain(story.maybe.iter().copied())
         .filter(|other| *other != attempt.operation)
-        .filter(|other| stories.fate(*other).is_some_and(|fate| fate.began <= attempt.span.end));
-    let intent = |operation| stories.history.intent(operation);
-    match (refusal, intent(attempt.operation)) {
-        (Refusal::Stale, Some(Intent::UpdateUser { base, .. })) => {
-            others.any(|other| matches!(intent(other), Some(Intent::UpdateUser { base: taken, .. }) if taken >= base))
+        .filter(|other| stories.fate(*other).is_some_and(|fate| fate.began <= attempt.span.end))
+        .filter_map(|other| stories.history.intent(other));
+    match (refusal, intent) {
+        (Refusal::Stale, Intent::UpdateUser { base, .. }) => {
+            others.any(|other| matches!(other, Intent::UpdateUser { base: taken, .. } if *taken >= base))
         }
-        (Refusal::Status, Some(Intent::Process { .. } | Intent::Cancel { .. })) => {
-            others.any(|other| matches!(intent(other), Some(Intent::Process { .. } | Intent::Cancel { .. })))
+        (Refusal::Status, Intent::Process { .. } | Intent::Cancel { .. }) => {
+            others.any(|other| matches!(other, Intent::Process { .. } | Intent::Cancel { .. }))
         }
-        // The row was there if its creation was acknowledged before.
-        (Refusal::Absent, _) => !story
+        // The row was there if its creation was acknowledged before; the load deletes none.
+        (
+            Refusal::Absent,
+            Intent::CreateOrder { .. } | Intent::UpdateUser { .. } | Intent::Process { .. } | Intent::Cancel { .. },
+        ) => !story
             .writes
             .iter()
             .any(|write| write.done.version == 1 && write.span.precedes(attempt.span)),
+        // Everything else the load never gives cause for. A new user's address and number are no other operation's, and
+        // to a repeat the key answers, whatever an attempt before it has left behind.
         _ => false,
     }
 }
@@ -159,7 +168,6 @@ pub(super) fn check_contents(stories: &Stories<'_>, contents: &Contents) -> Vec<
         it_survives(stories, key, story, stored.get(&key).copied(), &mut found);
     }
     found.extend(strays(contents));
-    found.extend(check_claims(stories, contents));
     found
 }
 
@@ -174,10 +182,7 @@ fn somebody_wrote_it(stories: &Stories<'_>, row: &StoredRow, found: &mut Vec<Vio
             proof.extend(lines(stories, &story.writes));
         }
         // What was acknowledged with this version is not what is there.
-        let overwritten = stories
-            .row(row.key)
-            .is_some_and(|story| story.writes.iter().any(|write| write.done.version == row.version));
-        let kind = if overwritten {
+        let kind = if stories.is_acknowledged(row.key, row.version) {
             Kind::LostWrite
         } else {
             Kind::WrittenByNobody
@@ -245,29 +250,6 @@ fn strays(contents: &Contents) -> Vec<Violation> {
         {
             let what = format!("{table}: {key} lies on shards {other} and {shard}");
             found.push(Violation::new(Kind::WrittenTwice, what, Vec::new()));
-        }
-    }
-    found
-}
-
-/// A user who was created has claimed one address and one number, and nobody else has them: a claim's key is their hash.
-/// A claim that is still pending keeps others away as well.
-fn check_claims(stories: &Stories<'_>, contents: &Contents) -> Vec<Violation> {
-    let mut held: HashMap<Uuid, usize> = HashMap::new();
-    for claim in &contents.claims {
-        *held.entry(claim.user).or_default() += 1;
-    }
-    let mut found = Vec::new();
-    for (key, story) in stories.rows() {
-        let Some(first) = story.writes.first() else { continue };
-        if !matches!(stories.history.intent(first.operation), Some(Intent::CreateUser)) {
-            continue;
-        }
-        let count = held.get(&key).copied().unwrap_or(0);
-        if count != 2 {
-            let what = format!("user {key} has {count} addresses and numbers, not 2");
-            let kind = if count < 2 { Kind::LostWrite } else { Kind::WrittenTwice };
-            found.push(Violation::new(kind, what, stories.lines_of(first.operation)));
         }
     }
     found

@@ -8,6 +8,8 @@ use uuid::Uuid;
 use super::caller::{Answer, Reply};
 use crate::history::record::{Content, Done, OperationId, Outcome, Refusal, Sight, Status, Token};
 
+const TOKEN_HEADER: &str = "ringwright-token";
+
 /// A row as an answer shows it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shown {
@@ -59,9 +61,33 @@ pub(super) fn shown(body: &str) -> Option<Shown> {
     })
 }
 
-/// What an answer covers, for the client to send back.
+/// What an answer covers, for the client to send back; nothing where it does not say so, see [`lacks_token`].
 pub(super) fn tokens(answer: &Answer) -> ReadTokens {
-    answer.header("ringwright-token").parse().unwrap_or_default()
+    said_tokens(answer).unwrap_or_default()
+}
+
+fn said_tokens(answer: &Answer) -> Option<ReadTokens> {
+    let tokens: ReadTokens = answer.header(TOKEN_HEADER).parse().ok()?;
+    (!tokens.as_slice().is_empty()).then_some(tokens)
+}
+
+/// What is wrong with an answer that does not say what it covers, though it has to: each that shows or writes a row does,
+/// and of a batch each in which one item went well. Without tokens, no session read would have to see anything.
+pub(super) fn lacks_token(reply: &Reply) -> Option<String> {
+    let Reply::Answer(answer) = reply else { return None };
+    let is_success = |status: u16| (200..300).contains(&status);
+    if !is_success(answer.status) || said_tokens(answer).is_some() {
+        return None;
+    }
+    let items = items(reply);
+    let owes = items.is_none_or(|items| items.iter().any(|item| is_success(item.status)));
+    let said = answer.header(TOKEN_HEADER);
+    owes.then(|| {
+        format!(
+            "{} without a {TOKEN_HEADER} that can be read: \"{said}\"",
+            answer.status
+        )
+    })
 }
 
 /// What tokens say, for the judge.
@@ -101,8 +127,10 @@ pub(super) fn refused(status: u16, problem: &str) -> Outcome {
         (412, _) => Outcome::Refused(Refusal::Stale),
         (409, "order-state-conflict") => Outcome::Refused(Refusal::Status),
         (404, "user-not-found" | "order-not-found") => Outcome::Refused(Refusal::Absent),
-        // Still running, asked too often or out of time: a repeat tells.
-        (408 | 429 | 500.., _) | (409, "idempotency-key-in-use") => Outcome::Unknown(problem.into()),
+        // Still running, kept waiting by a claim that is not settled, asked too often or out of time: a repeat tells.
+        (408 | 429 | 500.., _) | (409, "idempotency-key-in-use" | "contact-claim-pending") => {
+            Outcome::Unknown(problem.into())
+        }
         (other, _) => Outcome::Refused(Refusal::Other(other)),
     }
 }
@@ -231,7 +259,13 @@ mod tests {
         for (status, problem) in [
             (503, "outcome-unknown"),
             (500, "internal-error"),
+            (503, "shard-unavailable"),
+            (503, "timed-out"),
+            (503, "overloaded"),
+            (408, "request-timeout"),
+            (429, "too-many-requests"),
             (409, "idempotency-key-in-use"),
+            (409, "contact-claim-pending"),
         ] {
             assert!(
                 matches!(refused(status, problem), Outcome::Unknown(_)),
@@ -241,5 +275,9 @@ mod tests {
         assert_eq!(refused(412, "precondition-failed"), Outcome::Refused(Refusal::Stale));
         assert_eq!(refused(409, "order-state-conflict"), Outcome::Refused(Refusal::Status));
         assert_eq!(refused(409, "contact-taken"), Outcome::Refused(Refusal::Other(409)));
+        assert_eq!(
+            refused(422, "idempotency-key-reused"),
+            Outcome::Refused(Refusal::Other(422))
+        );
     }
 }

@@ -46,8 +46,23 @@ struct Inner {
 pub(super) enum Ending {
     /// Answered as it should, at the first attempt.
     Well,
-    /// Answered in the end, or not at all.
+    /// Answered in the end, or not as it should be, or not at all.
     Badly,
+}
+
+impl Ending {
+    /// Well if both are.
+    fn and(self, other: Self) -> Self {
+        if self == Self::Well { other } else { self }
+    }
+
+    /// Whether an answer says what it covers, where it has to.
+    fn of_token(reply: &Reply) -> Self {
+        match answers::lacks_token(reply) {
+            None => Self::Well,
+            Some(_) => Self::Badly,
+        }
+    }
 }
 
 impl Client {
@@ -108,20 +123,6 @@ impl Client {
         }
     }
 
-    /// Repeats every write that is kept to be repeated: each has to get its first answer. Returns how many.
-    ///
-    /// The answers are for the judge; this does not look at them.
-    pub async fn repeat_all(&self, at_once: usize) -> usize {
-        use futures::StreamExt;
-        let kept = self.population().repeatable();
-        let count = kept.len();
-        let repeats = futures::stream::iter(kept).map(|repeatable| async move {
-            self.write(&repeatable).await;
-        });
-        repeats.buffer_unordered(at_once).collect::<()>().await;
-        count
-    }
-
     async fn get_user(&self, user: usize, mode: Mode) -> Ending {
         let (id, sent) = {
             let all = self.population();
@@ -136,7 +137,7 @@ impl Client {
                 all.user_is(user, *version);
             }
         }
-        self.saw(id, span, mode, &sent, seen)
+        self.saw(id, span, mode, &sent, seen).and(Ending::of_token(&reply))
     }
 
     async fn get_order(&self, order: usize, mode: Mode) -> Ending {
@@ -154,7 +155,7 @@ impl Client {
                 all.order_is(order, content.status);
             }
         }
-        self.saw(id, span, mode, &sent, seen)
+        self.saw(id, span, mode, &sent, seen).and(Ending::of_token(&reply))
     }
 
     async fn get_orders(&self, orders: &[usize], mode: Mode) -> Ending {
@@ -172,14 +173,12 @@ impl Client {
         let (span, reply) = self.ask("/v1/orders:batch-get", Some(&body), mode, &sent).await;
         let items = answers::items(&reply).unwrap_or_default();
         let mut ending = if items.len() == ids.len() {
-            Ending::Well
+            Ending::of_token(&reply)
         } else {
             Ending::Badly
         };
         for (id, item) in ids.into_iter().zip(items) {
-            if self.saw(id, span, mode, &sent, item.seen()) == Ending::Badly {
-                ending = Ending::Badly;
-            }
+            ending = ending.and(self.saw(id, span, mode, &sent, item.seen()));
         }
         ending
     }
@@ -198,7 +197,8 @@ impl Client {
         };
         let (span, reply) = self.ask(&format!("/v1/users/{id}/orders"), None, mode, &sent).await;
         let Some((listed, is_end)) = answers::listed(&reply) else {
-            return Ending::Badly;
+            // That there is no such user is a look at the user. Anything else is none at all.
+            return self.saw(id, span, mode, &sent, answers::seen(&reply));
         };
         self.population().hear(user, &heard(&reply));
         let oldest = listed.iter().map(|(key, _)| *key).min();
@@ -212,7 +212,7 @@ impl Client {
         for (key, seen) in listed {
             self.saw(key, span, mode, &sent, seen);
         }
-        Ending::Well
+        Ending::of_token(&reply)
     }
 
     /// A read over the wire. Only what is sent counts as token, so a strong or loose read sends none.
@@ -239,7 +239,7 @@ impl Client {
         let start = clock.now();
         let reply = self.0.caller.send(method, path, headers, body).await;
         let end = clock.now();
-        if let Some(trouble) = reply.trouble() {
+        if let Some(trouble) = reply.trouble().or_else(|| answers::lacks_token(&reply)) {
             let mut troubles = self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner);
             if troubles.len() < MOST_TROUBLES {
                 let [at, took] = [start.0, end.0 - start.0].map(|nanoseconds| nanoseconds / 1_000_000);
@@ -391,7 +391,7 @@ impl Client {
 
     /// Sends a write until its outcome is known, each attempt with the same key, as clients are told to. Returns the
     /// last outcome of each of its operations, with the tokens of that answer.
-    async fn write(&self, repeatable: &Repeatable) -> (Vec<(Outcome, ReadTokens)>, Ending) {
+    pub(super) async fn write(&self, repeatable: &Repeatable) -> (Vec<(Outcome, ReadTokens)>, Ending) {
         let began = Instant::now();
         let (mut pause, mut ending) = (PAUSE, Ending::Well);
         loop {
@@ -409,6 +409,7 @@ impl Client {
             if outcomes.iter().any(wrong) {
                 ending = Ending::Badly;
             }
+            ending = ending.and(Ending::of_token(&reply));
             if !unsettled || began.elapsed() > SETTLING {
                 return (
                     outcomes.into_iter().map(|outcome| (outcome, tokens.clone())).collect(),
@@ -469,3 +470,7 @@ fn heard(reply: &Reply) -> ReadTokens {
         Reply::None(_) => ReadTokens::default(),
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@ mod latency;
 mod population;
 mod prefill;
 mod recorder;
+mod repeats;
 mod request;
 mod run;
 
@@ -19,4 +20,5 @@ pub use client::Client;
 pub use latency::{Kind, Latency, Phase, Quantiles};
 pub use prefill::prefill;
 pub use recorder::{Clock, Recorder};
+pub use repeats::Repeats;
 pub use run::{Load, Settings};

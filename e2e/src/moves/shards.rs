@@ -11,7 +11,7 @@ use sqlx::postgres::{PgPool, PgRow};
 
 use super::observer::{book_row, ordinal};
 use crate::history::Contents;
-use crate::history::contents::{Channel, Claim, Notice, Placed, Received, StoredRow};
+use crate::history::contents::{Channel, Claim, Contact, Notice, Placed, Received, StoredRow};
 use crate::history::record::{Content, OperationId, Status};
 use crate::platform::CLUSTER;
 use crate::{Platform, await_condition, database, inbox};
@@ -141,6 +141,10 @@ pub async fn stored(pools: &BTreeMap<u16, PgPool>) -> Result<Contents> {
         for row in rows(ORDERS).await? {
             contents.orders.push(order(shard, &row)?);
         }
+        for row in rows("SELECT order_id, event_seq FROM shop.orders").await? {
+            let events: i64 = row.try_get("event_seq")?;
+            contents.events.insert(row.try_get("order_id")?, events);
+        }
         for (channel, query) in [(Channel::Email, EMAILS), (Channel::Sms, SMS)] {
             for row in rows(query).await? {
                 contents.notices.push(notice(shard, channel, &row)?);
@@ -154,11 +158,13 @@ pub async fn stored(pools: &BTreeMap<u16, PgPool>) -> Result<Contents> {
             let key = row.try_get("key")?;
             contents.keys.push(Placed { shard, key });
         }
-        for row in rows("SELECT claim_id, user_id FROM ringwright.contact_claims").await? {
+        for row in rows("SELECT claim_id, user_id, kind, state FROM ringwright.contact_claims").await? {
             contents.claims.push(Claim {
                 shard,
                 key: row.try_get("claim_id")?,
                 user: row.try_get("user_id")?,
+                contact: Contact::parse(row.try_get("kind")?).context("a claim of no known kind")?,
+                is_held: row.try_get::<&str, _>("state")? == "held",
             });
         }
         let book = rows("SELECT lo, hi, generation, state, target FROM ringwright.range_owners ORDER BY lo").await?;
