@@ -124,10 +124,18 @@ impl Kubernetes {
     /// # Errors
     /// When the API server refuses.
     pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<usize> {
-        let pods = self.objects::<Pod>(namespace);
-        let uid = pods.get(name).await?.uid().context("a pod without uid")?;
-        let processes = self.cluster.crash_pod(&uid)?;
-        pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
+        self.kill(&self.objects::<Pod>(namespace).get(name).await?).await
+    }
+
+    /// The same for a pod that was found before.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn kill(&self, pod: &Pod) -> Result<usize> {
+        let processes = self.cluster.crash_pod(&pod.uid().context("a pod without uid")?)?;
+        let pods = self.objects::<Pod>(&pod.namespace().context("a pod without namespace")?);
+        pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
+            .await?;
         Ok(processes)
     }
 

@@ -1,6 +1,6 @@
 //! A cluster changes its number of shards again and again under load, with faults drawn from a seed, and is judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,13 +9,15 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use sqlx::postgres::PgPool;
 
-use super::faults::{Appointment, Deed, Kept, Scene, draw};
+use super::appointments::{Appointment, Deed, draw};
+use super::audit::Audit;
+use super::faults::{Kept, Scene};
 use super::measure;
 use super::observer::Observer;
 use super::rebalance::{await_rebalanced, balanced, operators, owners, scale};
 use super::shards;
 use crate::history::{Violation, check, placement, report};
-use crate::load::{Caller, Client, Clock, Load, Recorder, Settings, prefill};
+use crate::load::{Caller, Client, Clock, Load, Phase, Recorder, Repeats, Settings, prefill};
 use crate::platform::{self, bearer};
 use crate::{Kubernetes, Platform, with_temp_ns};
 
@@ -118,6 +120,8 @@ impl Campaign {
         let caller = Caller::new(&platform.api_addresses().await?, bearer())?;
         let clock = Clock::start();
         let client = Client::new(caller, Recorder::new(clock));
+        // Before the first order, so that it hears of all.
+        let audit = Audit::start(&platform).await?;
         prefill(&client, self.orders).await?;
         let observer = Observer::start(&namespace, clock).await?;
         let (rate, seed) = (self.rate, self.seed);
@@ -128,7 +132,10 @@ impl Campaign {
             platform: &platform,
             client: &client,
             observer: &observer,
+            audit: &audit,
             complaints: Vec::new(),
+            drawn: BTreeSet::new(),
+            kept: BTreeSet::new(),
             faults: Vec::new(),
             moves: Vec::new(),
         };
@@ -157,7 +164,11 @@ struct Run<'r> {
     platform: &'r Platform,
     client: &'r Client,
     observer: &'r Observer,
+    audit: &'r Audit,
     complaints: Vec<String>,
+    /// What was to be done, and what was.
+    drawn: BTreeSet<Deed>,
+    kept: BTreeSet<Deed>,
     faults: Vec<String>,
     moves: Vec<String>,
 }
@@ -236,15 +247,46 @@ impl Run<'_> {
 
     fn note_faults(&mut self, kept: &[(Appointment, Kept)]) {
         for (appointment, kept) in kept {
+            self.drawn.insert(appointment.deed);
             match kept {
-                Kept::Yes(what) => self.faults.push(format!("{appointment}: {what}")),
+                Kept::Yes(what) => {
+                    self.kept.insert(appointment.deed);
+                    self.faults.push(format!("{appointment}: {what}"));
+                }
+                // A point may be gone in an instant.
                 Kept::Missed => self.faults.push(format!("{appointment}: missed")),
             }
-            // Any other point may be gone in an instant; that the freeze was found once is what this test is for.
-            if appointment.deed == Deed::PauseOperator && *kept == Kept::Missed {
-                self.complaints
-                    .push("the operator was never stopped in a freeze".to_owned());
+        }
+    }
+
+    /// A campaign that did nothing, or in which nothing was answered, has shown nothing.
+    fn complain_of_what_was_not_tried(&mut self, phases: &[Phase]) {
+        for deed in self.drawn.difference(&self.kept) {
+            self.complaints.push(format!("{deed:?} was to be done and never was"));
+        }
+        // The first is from before the load.
+        for phase in phases.iter().skip(1) {
+            for (what, reads) in [("read", true), ("write", false)] {
+                if phase.quantiles(|kind| kind.is_read() == reads).count == 0 {
+                    self.complaints.push(format!("{}: no {what} was answered", phase.name));
+                }
             }
+        }
+    }
+
+    /// When nothing moves or dies any more, everything is answered again.
+    fn complain_of_silence(&mut self, phases: &[Phase], repeats: &Repeats) {
+        let silent = repeats.asked - repeats.answered;
+        if silent > 0 {
+            let troubles = repeats.troubles.join("\n");
+            self.complaints.push(format!(
+                "{silent} writes that were repeated in the end got no answer:\n{troubles}"
+            ));
+        }
+        let failed = phases.last().map_or(0, Phase::failed);
+        if failed > 0 {
+            self.complaints
+                .push(format!("{failed} requests failed when everything was over"));
         }
     }
 
@@ -254,20 +296,23 @@ impl Run<'_> {
 
     /// Asks everything once more, waits until every customer is told, and lets the judge look at all of it.
     async fn judge(mut self) -> Result<Summary> {
-        let repeated = self.client.repeat_all(REPEATS_AT_ONCE).await;
-        println!("{repeated} writes were asked for again");
+        let repeats = self.client.repeat_all(REPEATS_AT_ONCE).await;
+        println!("{} writes were asked for again", repeats.asked);
         let pools = shards::connect_all(self.platform).await?;
         // Where this waits in vain, the judge says what is missing.
         if let Err(error) = shards::await_delivered(&pools, DELIVERY).await {
             self.complaints.push(format!("{error:#}"));
         }
-        let contents = shards::contents(self.platform, &pools).await?;
+        let mut contents = shards::contents(self.platform, &pools).await?;
+        contents.published = Some(self.audit.published().await?);
         close(pools).await;
         let history = self.client.recorder().take();
         let samples = self.observer.samples();
         let found = check(&history, &samples, &contents);
         let phases = self.client.latency().phases();
         println!("{}", measure::table(&phases));
+        self.complain_of_what_was_not_tried(&phases);
+        self.complain_of_silence(&phases, &repeats);
         let failed = phases.iter().map(|phase| phase.failed()).sum();
         if failed > 0 && !self.campaign.members_die {
             let first = self.client.troubles();

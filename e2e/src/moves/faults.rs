@@ -1,19 +1,17 @@
-//! What is done to the system while keys move, and when: drawn from a seed, so that a run can be repeated.
+//! What is done to the system while keys move.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 use sqlx::postgres::PgPool;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::appointments::{Appointment, Deed, Point};
 use super::observer::{Observer, World};
 use super::rebalance::{await_successor, leading_pod};
 use super::shards;
@@ -28,101 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const GLANCE: Duration = Duration::from_millis(3);
 /// How often a pause in the freeze is tried: a signal may come a moment too late.
 const TRIES: usize = 40;
-
-/// A moment of a rebalance, as it is seen from outside.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Point {
-    /// Its plan is in the databases.
-    Begun,
-    /// A shard receives rows by a copy that is not complete.
-    Copying,
-    /// A range is frozen.
-    Frozen,
-    /// This part of all that moves has its new owner, 0 to 1.
-    HandedOver(f64),
-    /// Half of what one pair of shards exchanges has its new owner.
-    HalfOfAPair,
-    /// Nothing is importing any more; rows left behind are deleted.
-    Cleaning,
-}
-
-/// What is done then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
-    /// The operator that leads dies by SIGKILL.
-    KillOperator,
-    /// The operator that leads is stopped by SIGSTOP until another leads, and then wakes beside it.
-    PauseOperator,
-    /// The master of a shard that gives keys away dies.
-    KillSource,
-    /// The master of a shard that receives keys dies.
-    KillTarget,
-    /// The standby of a shard that gives keys away dies: what waits for its flush waits until it is back, or let go.
-    KillStandby,
-}
-
-/// A deed at its moment.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Appointment {
-    /// When.
-    pub point: Point,
-    /// What.
-    pub deed: Deed,
-}
-
-impl fmt::Display for Appointment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} at {:?}", self.deed, self.point)
-    }
-}
-
-/// Draws the appointments of so many moves: in each the operator dies at some point, in one it is paused in the freeze
-/// as well. With `members_die` the six deaths of masters (of a source and a target, in copy and freeze and half-way) and
-/// two of standbys are spread over the moves besides.
-pub fn draw(seed: u64, moves: usize, members_die: bool) -> Vec<Vec<Appointment>> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let paused_in = random.random_range(0..moves.max(1));
-    let mut drawn: Vec<Vec<Appointment>> = (0..moves)
-        .map(|number| {
-            let mut appointments = vec![Appointment {
-                point: draw_point(&mut random),
-                deed: Deed::KillOperator,
-            }];
-            if number == paused_in {
-                appointments.push(Appointment {
-                    point: Point::Frozen,
-                    deed: Deed::PauseOperator,
-                });
-            }
-            appointments
-        })
-        .collect();
-    if members_die && moves > 0 {
-        let mut deaths: Vec<Appointment> = [Point::Copying, Point::Frozen, Point::HalfOfAPair]
-            .into_iter()
-            .flat_map(|point| [Deed::KillSource, Deed::KillTarget].map(|deed| Appointment { point, deed }))
-            .collect();
-        deaths.extend([Point::Copying, Point::Frozen].map(|point| Appointment {
-            point,
-            deed: Deed::KillStandby,
-        }));
-        deaths.shuffle(&mut random);
-        for (number, death) in deaths.into_iter().enumerate() {
-            drawn[number % moves].push(death);
-        }
-    }
-    drawn
-}
-
-fn draw_point(random: &mut StdRng) -> Point {
-    match random.random_range(0..5) {
-        0 => Point::Begun,
-        1 => Point::Copying,
-        2 => Point::Frozen,
-        3 => Point::HandedOver(random.random_range(0.05..0.95)),
-        _ => Point::Cleaning,
-    }
-}
 
 /// One rebalance that faults are done to.
 pub(super) struct Scene<'s> {
@@ -141,6 +44,14 @@ pub(super) enum Kept {
     Yes(String),
     /// The rebalance was over before its moment came.
     Missed,
+}
+
+/// A member that is about to die.
+struct Victim {
+    shard: String,
+    pod: Pod,
+    /// Of a standby: the process that sends the log to it.
+    sender: Option<i32>,
 }
 
 /// A pair of shards between which keys move.
@@ -174,61 +85,102 @@ impl Scene<'_> {
     }
 
     async fn keep_one(&self, Appointment { point, deed }: Appointment) -> Result<Kept> {
-        if deed == Deed::PauseOperator {
-            return self.pause_operator().await;
+        match (deed, point) {
+            (Deed::PauseOperator, _) => return self.pause_operator().await,
+            (Deed::KillSource | Deed::KillTarget | Deed::KillStandby, Point::Frozen) => {
+                return self.kill_in_a_freeze(deed).await;
+            }
+            _ => {}
         }
         let Some(pair) = self.reach(point).await? else {
             return Ok(Kept::Missed);
         };
         let kubernetes = &self.platform.kubernetes;
-        let done = match deed {
-            Deed::KillOperator | Deed::PauseOperator => {
-                let name = leading_pod(kubernetes).await?.name_any();
-                let processes = kubernetes.kill_pod(OPERATOR_NAMESPACE, &name).await?;
-                format!("{name}, {processes} processes")
+        if deed == Deed::KillOperator {
+            let name = leading_pod(kubernetes).await?.name_any();
+            let processes = kubernetes.kill_pod(OPERATOR_NAMESPACE, &name).await?;
+            return Ok(Kept::Yes(format!("{name}, {processes} processes")));
+        }
+        let victim = self.victim(deed, end_of(deed, pair)).await?;
+        Ok(Kept::Yes(self.kill(victim).await?))
+    }
+
+    /// Kills a member while a range is frozen. Who it may be is found before, for a freeze is over sooner than the API
+    /// server answers.
+    async fn kill_in_a_freeze(&self, deed: Deed) -> Result<Kept> {
+        for _ in 0..TRIES {
+            let shards: Vec<u16> = self.observer.world().borrow().books.keys().copied().collect();
+            let mut victims = BTreeMap::new();
+            for shard in shards {
+                // A shard that has just lost a member, or is about to go, has nobody to kill.
+                if let Ok(victim) = self.victim(deed, shard).await {
+                    victims.insert(shard, victim);
+                }
             }
-            Deed::KillSource => self.kill_master(pair.source).await?,
-            Deed::KillTarget => self.kill_master(pair.target).await?,
-            Deed::KillStandby => self.kill_standby(pair.source).await?,
-        };
-        Ok(Kept::Yes(done))
+            let Some((pair, pool)) = self.await_frozen().await? else {
+                return Ok(Kept::Missed);
+            };
+            let Some(victim) = victims.remove(&end_of(deed, pair)) else {
+                continue;
+            };
+            if still_frozen(&pool).await {
+                let (source, target) = (pair.source, pair.target);
+                let killed = self.kill(victim).await?;
+                return Ok(Kept::Yes(format!(
+                    "{killed}, with a range from {source} to {target} frozen"
+                )));
+            }
+        }
+        bail!("in {TRIES} tries no range was frozen for long enough")
     }
 
-    /// Kills a master and waits until its shard could lose another.
-    async fn kill_master(&self, shard: u16) -> Result<String> {
+    /// Whom a death at this shard takes.
+    async fn victim(&self, deed: Deed, shard: u16) -> Result<Victim> {
         let (kubernetes, namespace) = (&self.platform.kubernetes, &self.platform.namespace);
-        let name = format!("{CLUSTER}-{shard}");
-        let killed = database::master(kubernetes, namespace, &name).await?.pod;
-        let processes = kubernetes.kill_pod(namespace, &killed).await?;
-        ensure!(processes > 1, "{killed} did not run");
-        self.await_whole(&name, || self.is_whole(&name, &killed)).await?;
-        Ok(format!("{killed}, {processes} processes"))
+        let shard = format!("{CLUSTER}-{shard}");
+        let role = if deed == Deed::KillStandby { "replica" } else { "master" };
+        let pods = format!("ringwright.dev/shard={shard},ringwright.dev/role={role}");
+        let pods = kubernetes.pods(namespace, &pods).await?;
+        let pod = pods
+            .into_iter()
+            .next()
+            .with_context(|| format!("{shard} has no {role}"))?;
+        let sender = match deed {
+            Deed::KillStandby => self.sender(&shard, &pod.name_any()).await?,
+            _ => None,
+        };
+        Ok(Victim { shard, pod, sender })
     }
 
-    /// Kills a standby and waits until its master has it back.
-    async fn kill_standby(&self, shard: u16) -> Result<String> {
-        // A new process sends to it when it has come back.
+    /// The process that sends the log to a standby.
+    async fn sender(&self, shard: &str, standby: &str) -> Result<Option<i32>> {
         const SENDER: &str =
             "SELECT pid FROM pg_stat_replication WHERE application_name = $1 AND sync_state IN ('sync', 'quorum')";
         let (kubernetes, namespace) = (&self.platform.kubernetes, &self.platform.namespace);
-        let name = format!("{CLUSTER}-{shard}");
-        let replicas = format!("ringwright.dev/shard={name},ringwright.dev/role=replica");
-        let replicas = kubernetes.pods(namespace, &replicas).await?;
-        let standby = replicas
-            .first()
-            .with_context(|| format!("{name} has no standby"))?
-            .name_any();
-        let pool = database::connect(kubernetes, namespace, CLUSTER, &name).await?;
-        let sender = || async {
-            let sender = sqlx::query_scalar::<_, i32>(SENDER).bind(&standby);
-            anyhow::Ok(sender.fetch_optional(&pool).await?)
-        };
-        let before = sender().await?;
-        let processes = kubernetes.kill_pod(namespace, &standby).await?;
-        ensure!(processes > 1, "{standby} did not run");
-        let is_back = || async { Ok(sender().await?.is_some_and(|now| Some(now) != before)) };
-        self.await_whole(&name, is_back).await?;
-        Ok(format!("{standby}, {processes} processes"))
+        let pool = database::connect(kubernetes, namespace, CLUSTER, shard).await?;
+        Ok(sqlx::query_scalar(SENDER).bind(standby).fetch_optional(&pool).await?)
+    }
+
+    /// Kills a member and waits until its shard could lose another.
+    async fn kill(&self, victim: Victim) -> Result<String> {
+        let Victim { shard, pod, sender } = victim;
+        let name = pod.name_any();
+        let processes = self.platform.kubernetes.kill(&pod).await?;
+        ensure!(processes > 1, "{name} did not run");
+        let was_master = pod
+            .labels()
+            .get("ringwright.dev/role")
+            .is_some_and(|role| role == "master");
+        self.await_whole(&shard, || async {
+            if was_master {
+                return self.is_whole(&shard, &name).await;
+            }
+            // Its master sends to it again, by another process than before.
+            let now = self.sender(&shard, &name).await?;
+            Ok(now.is_some() && now != sender)
+        })
+        .await?;
+        Ok(format!("{name}, {processes} processes"))
     }
 
     /// Waits until a shard is whole, or gone: one that leaves does not wait for its standby.
@@ -356,6 +308,14 @@ async fn still_frozen(pool: &PgPool) -> bool {
     count.is_ok_and(|count| count > 0)
 }
 
+/// The shard that a deed to a pair is done to.
+fn end_of(deed: Deed, pair: Pair) -> u16 {
+    match deed {
+        Deed::KillTarget => pair.target,
+        _ => pair.source,
+    }
+}
+
 /// The shards that have something to give.
 fn sources(world: &World) -> BTreeSet<u16> {
     let rows = world.books.values().flat_map(|rows| rows.iter());
@@ -436,25 +396,6 @@ mod tests {
             books: BTreeMap::from([(0, vec![source].into()), (2, target.into())]),
             copying: [2].into(),
         }
-    }
-
-    #[test]
-    fn the_same_seed_draws_the_same_and_every_move_has_its_death() {
-        for seed in 0..50 {
-            let drawn = draw(seed, 4, true);
-            assert_eq!(drawn, draw(seed, 4, true));
-            let all: Vec<_> = drawn.iter().flatten().collect();
-            let count = |deed| all.iter().filter(|one| one.deed == deed).count();
-            assert_eq!((count(Deed::KillOperator), count(Deed::PauseOperator)), (4, 1));
-            assert_eq!((count(Deed::KillSource), count(Deed::KillTarget)), (3, 3));
-            assert_eq!(count(Deed::KillStandby), 2);
-            assert!(
-                drawn
-                    .iter()
-                    .all(|of_move| of_move.iter().any(|one| one.deed == Deed::KillOperator))
-            );
-        }
-        assert_ne!(draw(1, 4, false), draw(2, 4, false));
     }
 
     #[test]

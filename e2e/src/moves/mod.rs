@@ -2,6 +2,8 @@
 //!
 //! What is here knows the system only from outside: the HTTP API, Kubernetes' resources, and SQL on the shards.
 
+mod appointments;
+mod audit;
 mod bench;
 mod campaign;
 mod faults;
@@ -10,8 +12,8 @@ mod observer;
 mod rebalance;
 pub mod shards;
 
+pub use appointments::{Appointment, Deed, Point, draw};
 pub use bench::bench;
 pub use campaign::{Campaign, Summary};
-pub use faults::{Appointment, Deed, Point, draw};
 pub use observer::{Observer, World};
 pub use rebalance::{await_rebalanced, balanced, operators, scale};
