@@ -123,7 +123,9 @@ impl Scene<'_> {
             let Some(victim) = victims.remove(&end_of(deed, pair)) else {
                 continue;
             };
-            if still_frozen(&pool).await {
+            let uid = victim.pod.uid().unwrap_or_default();
+            let runs = !self.platform.kubernetes.cluster.processes_of_pod(&uid)?.is_empty();
+            if runs && still_frozen(&pool).await {
                 let (source, target) = (pair.source, pair.target);
                 let killed = self.kill(victim).await?;
                 return Ok(Kept::Yes(format!(
