@@ -88,7 +88,7 @@ pub enum Step {
         /// All ranges of the move: the row filter.
         ranges: Vec<Range>,
     },
-    /// Nothing to do but to wait until every table has been copied.
+    /// Wait until every table has been copied, and see whether that can still come: `lost_table`.
     AwaitCopy {
         /// The move.
         move_id: MoveId,

@@ -220,7 +220,7 @@ impl State {
                 assert!(rows.iter().any(|row| row.range.lo == range.lo));
             }
             Step::Merge { .. } => merge(&mut self.shard(&source.shard, source.ordinal).rows),
-            Step::AwaitCopy { .. } => {}
+            Step::AwaitCopy { .. } => return Done::Awaiting,
             Step::Resume { .. } | Step::Thaw { .. } | Step::Sweep { .. } => {
                 panic!("nothing here ever asks for {:?}", job.step)
             }

@@ -16,6 +16,7 @@ mod copy;
 mod error;
 mod gate;
 mod hand_over;
+mod lost_copy;
 mod observe;
 mod remnants;
 mod replication;
@@ -33,6 +34,7 @@ pub use copy::{begin_import, copies, forget_copy, note_error, resume_copy, set_c
 pub use error::MoveError;
 pub use gate::{Gate, gate};
 pub use hand_over::{HandOver, HandOverLimits, hand_over, roll_forward};
+pub use lost_copy::lost_table;
 pub use observe::{observe, term};
 pub use remnants::{Remnant, remnants, rows_outside};
 pub use replication::{

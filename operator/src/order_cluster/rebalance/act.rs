@@ -11,8 +11,8 @@ use store::{
     moves::{
         Aborted, Batch as Piece, HandOver, MoveError, Publisher, ShardSession, abort_range, begin_import, confirm,
         drop_move_slot, drop_publication, drop_replication, drop_subscription, ensure_publication, ensure_slot,
-        ensure_subscription, merge_ranges, observe, resume_copy, roll_forward, rows_outside, set_copy_state,
-        set_source_term, split_range, term, thaw_now,
+        ensure_subscription, lost_table, merge_ranges, observe, resume_copy, roll_forward, rows_outside,
+        set_copy_state, set_source_term, split_range, term, thaw_now,
     },
 };
 use uuid::Uuid;
@@ -139,7 +139,9 @@ impl Databases {
                 ranges,
                 ..
             } => self.copy(job, *move_id, *source_term, *failover, ranges).await,
-            Step::AwaitCopy { .. } => Ok(Done::Nothing),
+            Step::AwaitCopy { move_id, .. } => Ok(at_both!(self, job, |source, target| await_copy(
+                source, target, *move_id
+            ))?),
             Step::Resume {
                 move_id, source_term, ..
             } => Ok(at_both!(self, job, |source, target| resume(
@@ -298,6 +300,16 @@ impl Databases {
             }),
         }
     }
+}
+
+/// Postgres copies; unless it never comes to the end of that.
+async fn await_copy(source: &mut ShardSession, target: &mut ShardSession, id: MoveId) -> Result<Done, MoveError> {
+    let Some(table) = lost_table(source, target, id).await? else {
+        return Ok(Done::Awaiting);
+    };
+    let why = format!("the first copy of {table} has lost its slot at shard {}", source.shard);
+    set_copy_state(target, id, CopyState::Aborting, Some(&why)).await?;
+    Ok(Done::NotYet(why))
 }
 
 fn piece(move_id: MoveId, range: Range) -> Piece {

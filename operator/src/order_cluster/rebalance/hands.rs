@@ -71,6 +71,8 @@ pub(crate) enum Done {
     Begun(MoveId),
     /// Its copy runs.
     Copying,
+    /// Postgres copies, and nothing is to be done meanwhile.
+    Awaiting,
     /// Its copy runs again, after an error of the subscription.
     Resumed,
     /// Batches changed hands.

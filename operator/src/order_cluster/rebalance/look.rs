@@ -128,9 +128,6 @@ impl Look {
             let (Some(from), Some(to)) = (self.end(orders, source), self.end(orders, target)) else {
                 continue;
             };
-            if matches!(step, Step::AwaitCopy { .. }) {
-                continue;
-            }
             lanes.entry((source, target)).or_default().push(Job {
                 limits: Limits {
                     max_pause: orders.settings.max_pause,

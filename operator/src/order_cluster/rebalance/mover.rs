@@ -285,9 +285,10 @@ impl Mover {
         for (job, outcome) in outcomes {
             match outcome {
                 Ok(done) => {
-                    match done.waits() {
-                        Some(why) => waited = Some(why.to_owned()),
-                        None => progressed = true,
+                    match (&done, done.waits()) {
+                        (Done::Awaiting, _) => {}
+                        (_, Some(why)) => waited = Some(why.to_owned()),
+                        (_, None) => progressed = true,
                     }
                     self.take_in(look, &job, done).await;
                 }

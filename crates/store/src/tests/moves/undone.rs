@@ -366,6 +366,39 @@ async fn what_nobody_knows_of_can_be_dropped_by_its_name_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_copy_whose_slot_is_gone_is_seen_and_one_that_is_on_its_way_is_not() {
+    let mut pair = with_rows().await;
+    let move_id = pair.begin(0, &[RANGE]).await;
+    pair.subscribe(0, move_id, &[RANGE]).await;
+    // Each table comes through the state that is suspicious, with its slot.
+    loop {
+        let (source, target) = pair.ends(0);
+        assert_eq!(moves::lost_table(source, target, move_id).await.unwrap(), None);
+        let progress = moves::copy_progress(target, move_id).await.unwrap();
+        if progress.tables > 0 && progress.tables_ready == progress.tables {
+            break;
+        }
+    }
+    // What a new master has that lacks the last commit of a table's worker.
+    let lacks = format!(
+        "UPDATE pg_subscription_rel SET srsubstate = 'f', srsublsn = NULL WHERE srrelid = 'shop.orders'::regclass
+             AND srsubid = (SELECT oid FROM pg_subscription WHERE subname = '{}')",
+        move_id.replication_name()
+    );
+    run(&mut pair.sessions[1].conn, lacks).await;
+    let (source, target) = pair.ends(0);
+    let lost = moves::lost_table(source, target, move_id).await.unwrap();
+    assert_eq!(lost.as_deref(), Some("shop.orders"));
+    let ours = batch(move_id, RANGE.lo, RANGE.hi);
+    assert_eq!(
+        moves::abort_range(source, target, &ours).await.unwrap(),
+        Aborted::Undone
+    );
+    drop_replication(source, target, move_id).await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cleaning_after_an_abort_waits_for_the_replication_to_be_gone() {
     let mut pair = with_rows().await;
     let move_id = pair.copy(0, &[RANGE]).await;
