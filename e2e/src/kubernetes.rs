@@ -124,19 +124,22 @@ impl Kubernetes {
     /// # Errors
     /// When the API server refuses.
     pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<usize> {
-        self.kill(&self.objects::<Pod>(namespace).get(name).await?).await
+        let pod = self.objects::<Pod>(namespace).get(name).await?;
+        let processes = self.cluster.crash_pod(&pod.uid().context("a pod without uid")?)?;
+        self.remove_dead(&pod).await?;
+        Ok(processes)
     }
 
-    /// The same for a pod that was found before.
+    /// Removes a pod whose processes are dead, with those that were born since.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub async fn kill(&self, pod: &Pod) -> Result<usize> {
-        let processes = self.cluster.crash_pod(&pod.uid().context("a pod without uid")?)?;
+    pub async fn remove_dead(&self, pod: &Pod) -> Result<()> {
+        self.cluster.crash_pod(&pod.uid().context("a pod without uid")?)?;
         let pods = self.objects::<Pod>(&pod.namespace().context("a pod without namespace")?);
         pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
             .await?;
-        Ok(processes)
+        Ok(())
     }
 
     /// Makes a namespace that refuses every pod that is not restricted.

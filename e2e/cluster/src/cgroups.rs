@@ -65,6 +65,12 @@ pub(crate) fn processes_of_pod(name: &str, uid: &str) -> Result<BTreeSet<i32>> {
     Ok(found)
 }
 
+/// Whether a process is one of the pod's now.
+pub(crate) fn is_of_pod(process: i32, uid: &str) -> bool {
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup"));
+    groups.is_ok_and(|groups| groups.contains(&format!("/pod{uid}")))
+}
+
 /// Adds the processes of `group` and those below, once a folder's name has told that the pod begins there.
 fn collect(group: &Path, pod: &str, inside: bool, found: &mut BTreeSet<i32>) -> std::io::Result<()> {
     let inside = inside || group.file_name().is_some_and(|name| name.to_string_lossy() == pod);

@@ -85,14 +85,22 @@ pub struct Node {
     pub connected: bool,
 }
 
-/// The processes of a pod.
+/// The processes of a pod, as they were when it was looked at.
 #[derive(Debug, Clone)]
-pub struct PodProcesses(BTreeSet<i32>);
+pub struct PodProcesses {
+    uid: String,
+    processes: BTreeSet<i32>,
+}
 
 impl PodProcesses {
     /// Whether there are none: the pod does not run.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.processes.is_empty()
+    }
+
+    /// Ends all of them at once, as a node that loses power does. How many there were.
+    pub fn kill(&self) -> usize {
+        self.signal(Signal::SIGKILL)
     }
 
     /// Stops all of them in the middle of whatever they do, as a frozen virtual machine is.
@@ -105,11 +113,14 @@ impl PodProcesses {
         self.signal(Signal::SIGCONT);
     }
 
-    fn signal(&self, signal: Signal) {
-        for process in &self.0 {
-            // One that has ended meanwhile needs no signal.
-            let _ = kill(Pid::from_raw(*process), signal);
-        }
+    fn signal(&self, signal: Signal) -> usize {
+        // One that has ended meanwhile needs no signal, and somebody else's may have its number by now.
+        let mine = self
+            .processes
+            .iter()
+            .filter(|process| cgroups::is_of_pod(**process, &self.uid));
+        mine.filter(|process| kill(Pid::from_raw(**process), signal).is_ok())
+            .count()
     }
 }
 
@@ -271,12 +282,10 @@ impl Cluster {
     /// # Errors
     /// When the cgroups cannot be read.
     pub fn crash_pod(&self, uid: &str) -> Result<usize> {
-        let processes = self.processes_of_pod(uid)?;
-        processes.signal(Signal::SIGKILL);
-        Ok(processes.0.len())
+        Ok(self.processes_of_pod(uid)?.kill())
     }
 
-    /// The processes of a pod as they run now, wherever: to be paused without losing time on looking for them.
+    /// The processes of a pod as they run now, wherever: to be signalled later without losing time on looking for them.
     ///
     /// # Errors
     /// When the cgroups cannot be read.
@@ -286,7 +295,10 @@ impl Cluster {
             let scope = self.setting.plan.node_scope(node);
             processes.extend(cgroups::processes_of_pod(&scope, uid)?);
         }
-        Ok(PodProcesses(processes))
+        Ok(PodProcesses {
+            uid: uid.to_owned(),
+            processes,
+        })
     }
 
     /// Waits until Kubernetes calls all three nodes Ready.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use futures::future::join_all;
+use hermetic_cluster::PodProcesses;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use sqlx::postgres::PgPool;
@@ -50,6 +52,7 @@ pub(super) enum Kept {
 struct Victim {
     shard: String,
     pod: Pod,
+    processes: PodProcesses,
     /// Of a standby: the process that sends the log to it.
     sender: Option<i32>,
 }
@@ -102,38 +105,39 @@ impl Scene<'_> {
             return Ok(Kept::Yes(format!("{name}, {processes} processes")));
         }
         let victim = self.victim(deed, end_of(deed, pair)).await?;
-        Ok(Kept::Yes(self.kill(victim).await?))
+        ensure!(victim.processes.kill() > 1, "{} did not run", victim.pod.name_any());
+        Ok(Kept::Yes(self.bury(victim).await?))
     }
 
-    /// Kills a member while a range is frozen. Who it may be is found before, for a freeze is over sooner than the API
-    /// server answers.
+    /// Kills a member while a range is frozen. Who it may be, and by which processes it runs, is found before: a freeze is
+    /// over sooner than the API server answers.
     async fn kill_in_a_freeze(&self, deed: Deed) -> Result<Kept> {
         for _ in 0..TRIES {
-            let shards: Vec<u16> = self.observer.world().borrow().books.keys().copied().collect();
-            let mut victims = BTreeMap::new();
-            for shard in shards {
-                // A shard that has just lost a member, or is about to go, has nobody to kill.
-                if let Ok(victim) = self.victim(deed, shard).await {
-                    victims.insert(shard, victim);
-                }
+            // Shards that have just come have a master by then.
+            if self.reach(Point::Begun).await?.is_none() {
+                return Ok(Kept::Missed);
             }
-            let Some((pair, pool)) = self.await_frozen().await? else {
+            let shards: Vec<u16> = self.observer.world().borrow().books.keys().copied().collect();
+            let victims = shards.into_iter().map(|shard| async move {
+                // One that has just lost a member, or is about to go, has nobody to kill.
+                let victim = self.victim(deed, shard).await.ok();
+                victim.map(|victim| (shard, victim))
+            });
+            let victims = join_all(victims).await;
+            let mut victims: BTreeMap<u16, Victim> = victims.into_iter().flatten().collect();
+            let Some((pair, _)) = self.await_frozen().await? else {
                 return Ok(Kept::Missed);
             };
-            let Some(victim) = victims.remove(&end_of(deed, pair)) else {
-                continue;
-            };
-            let uid = victim.pod.uid().unwrap_or_default();
-            let runs = !self.platform.kubernetes.cluster.processes_of_pod(&uid)?.is_empty();
-            if runs && still_frozen(&pool).await {
+            let victim = victims.remove(&end_of(deed, pair));
+            if let Some(victim) = victim.filter(|victim| victim.processes.kill() > 1) {
                 let (source, target) = (pair.source, pair.target);
-                let killed = self.kill(victim).await?;
+                let killed = self.bury(victim).await?;
                 return Ok(Kept::Yes(format!(
                     "{killed}, with a range from {source} to {target} frozen"
                 )));
             }
         }
-        bail!("in {TRIES} tries no range was frozen for long enough")
+        bail!("in {TRIES} tries there was nobody to kill where a range was frozen")
     }
 
     /// Whom a death at this shard takes.
@@ -151,7 +155,13 @@ impl Scene<'_> {
             Deed::KillStandby => self.sender(&shard, &pod.name_any()).await?,
             _ => None,
         };
-        Ok(Victim { shard, pod, sender })
+        let processes = kubernetes.cluster.processes_of_pod(&pod.uid().unwrap_or_default())?;
+        Ok(Victim {
+            shard,
+            pod,
+            processes,
+            sender,
+        })
     }
 
     /// The process that sends the log to a standby.
@@ -163,12 +173,11 @@ impl Scene<'_> {
         Ok(sqlx::query_scalar(SENDER).bind(standby).fetch_optional(&pool).await?)
     }
 
-    /// Kills a member and waits until its shard could lose another.
-    async fn kill(&self, victim: Victim) -> Result<String> {
-        let Victim { shard, pod, sender } = victim;
+    /// Removes the pod of a member that was killed, and waits until its shard could lose another.
+    async fn bury(&self, victim: Victim) -> Result<String> {
+        let Victim { shard, pod, sender, .. } = victim;
         let name = pod.name_any();
-        let processes = self.platform.kubernetes.kill(&pod).await?;
-        ensure!(processes > 1, "{name} did not run");
+        self.platform.kubernetes.remove_dead(&pod).await?;
         let was_master = pod
             .labels()
             .get("ringwright.dev/role")
@@ -182,7 +191,7 @@ impl Scene<'_> {
             Ok(now.is_some() && now != sender)
         })
         .await?;
-        Ok(format!("{name}, {processes} processes"))
+        Ok(name)
     }
 
     /// Waits until a shard is whole, or gone: one that leaves does not wait for its standby.
