@@ -98,7 +98,7 @@ impl PodProcesses {
         self.processes.is_empty()
     }
 
-    /// Ends all of them at once, as a node that loses power does. How many there were.
+    /// Ends all of them by SIGKILL, one after the other within a moment, the eldest first. How many there were.
     pub fn kill(&self) -> usize {
         self.signal(Signal::SIGKILL)
     }
