@@ -125,21 +125,19 @@ impl Kubernetes {
     /// When the API server refuses.
     pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<usize> {
         let pod = self.objects::<Pod>(namespace).get(name).await?;
-        let processes = self.cluster.crash_pod(&pod.uid().context("a pod without uid")?)?;
-        self.remove_dead(&pod).await?;
-        Ok(processes)
+        self.kill_found_pod(&pod).await
     }
 
-    /// Removes a pod whose processes are dead, with those that were born since.
+    /// Kills whatever of a pod runs, and removes it. Returns how many processes it had.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub async fn remove_dead(&self, pod: &Pod) -> Result<()> {
-        self.cluster.crash_pod(&pod.uid().context("a pod without uid")?)?;
+    pub async fn kill_found_pod(&self, pod: &Pod) -> Result<usize> {
+        let processes = self.cluster.crash_pod(&pod.uid().context("a pod without uid")?)?;
         let pods = self.objects::<Pod>(&pod.namespace().context("a pod without namespace")?);
         pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
             .await?;
-        Ok(())
+        Ok(processes)
     }
 
     /// Makes a namespace that refuses every pod that is not restricted.

@@ -177,7 +177,8 @@ impl Scene<'_> {
     async fn bury(&self, victim: Victim) -> Result<String> {
         let Victim { shard, pod, sender, .. } = victim;
         let name = pod.name_any();
-        self.platform.kubernetes.remove_dead(&pod).await?;
+        // With whatever was born since.
+        self.platform.kubernetes.kill_found_pod(&pod).await?;
         let was_master = pod
             .labels()
             .get("ringwright.dev/role")

@@ -40,10 +40,12 @@ impl Observed {
     /// Whether a shard's database has never been set up and the newest ring does not know it either. It holds nothing then,
     /// for keys come to a shard only after a ring has listed it.
     pub(crate) fn is_newcomer(&self, ordinal: u16, shard: &OrderShard) -> bool {
+        if shard.status.as_ref().is_some_and(|status| status.initialised) {
+            return false;
+        }
         let newest = self.ring.intact();
         let newest = newest.filter(|ring| self.record.epoch.is_some_and(|known| ring.epoch() >= known));
-        let unlisted = newest.is_some_and(|ring| ring.shards().iter().all(|one| one.ordinal != Ordinal(ordinal)));
-        unlisted && !shard.status.as_ref().is_some_and(|status| status.initialised)
+        newest.is_some_and(|ring| ring.shards().iter().all(|one| one.ordinal != Ordinal(ordinal)))
     }
 
     /// What planning starts from. `empty` are leaving shards that were found to hold nothing any more.

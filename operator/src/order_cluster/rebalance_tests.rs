@@ -44,15 +44,19 @@ async fn until(world: &mut World, what: &str, condition: impl Fn(&World) -> bool
     panic!("it never came to this: {what}; {}", world.message());
 }
 
+async fn no_step_succeeds_any_more(world: &mut World) {
+    until(world, "the steps that succeed are done", |world| {
+        world.databases.with(|state| state.steps_left == Some(0))
+    })
+    .await;
+}
+
 /// Some keys have moved, and no step succeeds any more.
 async fn half_way_from_2_to_3() -> World {
     let mut world = a_cluster_of(2).await;
     world.databases.with(|state| state.steps_left = Some(12));
     world.specify(|spec| spec["shards"] = json!(3));
-    until(&mut world, "some keys have moved", |world| {
-        world.databases.with(|state| state.steps_left == Some(0))
-    })
-    .await;
+    no_step_succeeds_any_more(&mut world).await;
     world
 }
 
@@ -230,10 +234,7 @@ async fn an_operator_killed_at_any_step_is_finished_by_the_next() {
         let mut world = a_cluster_of(2).await;
         world.databases.with(|state| state.steps_left = Some(killed_after));
         world.specify(|spec| spec["shards"] = json!(3));
-        until(&mut world, "it dies", |world| {
-            world.databases.with(|state| state.steps_left == Some(0))
-        })
-        .await;
+        no_step_succeeds_any_more(&mut world).await;
         world.databases.with(|state| state.steps_left = None);
         world.restart_operator();
         world.settle().await;
@@ -287,10 +288,7 @@ async fn a_pause_in_the_middle_lets_what_is_copied_come_to_its_end_and_holds_wha
         spec["shards"] = json!(3);
         spec["rebalance"] = json!({"maxParallelMoves": 1});
     });
-    until(&mut world, "one is copied", |world| {
-        world.databases.with(|state| state.steps_left == Some(0))
-    })
-    .await;
+    no_step_succeeds_any_more(&mut world).await;
     world.specify(|spec| spec["rebalance"]["paused"] = json!(true));
     world.databases.with(|state| state.steps_left = None);
     // It settles: nobody calls anybody again and again for what is held.
@@ -315,10 +313,7 @@ async fn half_of_a_plan_is_written_down_to_its_end_though_its_shards_are_not_rea
     // Of two moves one is written down. A newer operator has a schema that its target takes when it is done.
     world.databases.with(|state| state.steps_left = Some(1));
     world.specify(|spec| spec["shards"] = json!(3));
-    until(&mut world, "one is written down", |world| {
-        world.databases.with(|state| state.steps_left == Some(0))
-    })
-    .await;
+    no_step_succeeds_any_more(&mut world).await;
     for look in 0..500 {
         world.shards_act();
         world.api.edit(&shard_path(2), |shard| {
