@@ -15,15 +15,20 @@ const CATCHING_UP: &str = "SELECT r.srrelid::regclass::text,
 const THERE: &str = "SELECT slot_name::text FROM pg_replication_slots
     WHERE database = current_database() AND slot_name = ANY ($1)";
 
+/// Tables that a worker is at work on.
+const WORKED_ON: &str = "SELECT relid::regclass::text FROM pg_stat_subscription
+    WHERE subname = $1 AND relid IS NOT NULL AND pid IS NOT NULL";
+
 /// A table of the move's subscription whose first copy has lost its slot.
 ///
-/// A table's worker commits that the table has caught up, and then drops the slot it read from. A master that crashes
-/// between the two, and does not wait for its standby any more as it dies, has dropped the slot for a commit that the
-/// new master does not have: there the table has yet to catch up, and its worker starts again and again, in vain, and
-/// without being counted as an error that would switch the subscription off.
+/// When a table has caught up, its worker drops the slot it read from and then commits that. If the master crashes
+/// between the two, or at the commit and its standby does not have it, the table has yet to catch up, and its worker
+/// starts again and again, in vain, and without being counted as an error that would switch the subscription off.
 ///
-/// It is asked at the target, at the source, and at the target again. The slot is there before the table begins to
-/// catch up. So if it is gone, and the table is still catching up after that was seen, nobody will ever make it again.
+/// A worker that is alive may be about to commit, for as long as a standby takes. So the order of the questions matters:
+/// whether a table catches up (then its slot was there), whether its slot is gone (then whoever dropped it had begun),
+/// whether nobody is at work on it (then that one has ended), and whether it still catches up. Then nobody will ever end
+/// it.
 ///
 /// # Errors
 /// If one of the databases does not answer.
@@ -44,6 +49,12 @@ pub async fn lost_table(
     }
     if suspects.is_empty() {
         return Ok(None);
+    }
+    let operation = format!("look for those at work on the tables of move {move_id}");
+    let statement = query(WORKED_ON).bind(move_id.replication_name());
+    for row in target.fetch_all(&operation, statement).await? {
+        let worked_on: String = target.get(&operation, &row, 0)?;
+        suspects.retain(|(table, _)| *table != worked_on);
     }
     let still = catching_up(target, move_id).await?;
     let lost = suspects.into_iter().find(|suspect| still.contains(suspect));
