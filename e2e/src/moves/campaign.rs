@@ -79,6 +79,8 @@ pub struct Summary {
     pub faults: Vec<String>,
     /// From one number of shards to the next: seconds, and the part of all keys that moved.
     pub moves: Vec<String>,
+    /// When a shard had no master in sight, or another one than before.
+    pub interruptions: Vec<String>,
     /// All of it.
     pub seconds: u64,
     /// The violations, with their proof. Not part of the line.
@@ -101,9 +103,16 @@ impl Campaign {
         let kubernetes = Kubernetes::connect().await?;
         Platform::make_room(&kubernetes).await?;
         let mut outcome = None;
-        let ended = with_temp_ns(&kubernetes, "moves", |namespace| async {
-            outcome = Some(self.run_in(namespace).await?);
-            Ok(())
+        let ended = with_temp_ns(&kubernetes, "moves", |namespace| {
+            let (kubernetes, outcome) = (&kubernetes, &mut outcome);
+            async move {
+                let summary = self.run_in(&namespace).await?;
+                if !summary.passed {
+                    kubernetes.explain(&namespace).await;
+                }
+                *outcome = Some(summary);
+                Ok(())
+            }
         })
         .await;
         operators(&kubernetes, 1)?;
@@ -113,8 +122,8 @@ impl Campaign {
         Ok(summary)
     }
 
-    async fn run_in(self, namespace: String) -> Result<Summary> {
-        let platform = Platform::make(Kubernetes::connect().await?, &namespace, &self.cluster()).await?;
+    async fn run_in(self, namespace: &str) -> Result<Summary> {
+        let platform = Platform::make(Kubernetes::connect().await?, namespace, &self.cluster()).await?;
         // After the installation, which knows of one only.
         operators(&platform.kubernetes, 2)?;
         let caller = Caller::new(&platform.api_addresses().await?, bearer())?;
@@ -123,7 +132,7 @@ impl Campaign {
         // Before the first order, so that it hears of all.
         let audit = Audit::start(&platform).await?;
         prefill(&client, self.orders).await?;
-        let observer = Observer::start(&namespace, clock).await?;
+        let observer = Observer::start(namespace, clock).await?;
         let (rate, seed) = (self.rate, self.seed);
         client.latency().begin("before");
         let load = Load::start(&client, Settings { rate, seed });
@@ -315,8 +324,10 @@ impl Run<'_> {
         self.complain_of_silence(&phases, &repeats);
         let failed = phases.iter().map(|phase| phase.failed()).sum();
         if failed > 0 && !self.campaign.members_die {
+            let masters = self.observer.interruptions().join("; ");
             let first = self.client.troubles();
-            self.complaints.push(format!("{failed} requests failed:\n{first}"));
+            self.complaints
+                .push(format!("{failed} requests failed ({masters}):\n{first}"));
         }
         let mut report = report(&found);
         for complaint in &self.complaints {
@@ -334,6 +345,7 @@ impl Run<'_> {
             not_sent: phases.iter().map(|phase| phase.not_sent).sum(),
             faults: self.faults,
             moves: self.moves,
+            interruptions: self.observer.interruptions(),
             seconds: 0,
             report,
         })

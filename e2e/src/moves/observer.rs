@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use crate::database;
 use crate::history::Sample;
 use crate::history::ownership::{BookRow, RangeState};
-use crate::history::record::Span;
+use crate::history::record::{Moment, Span};
 use crate::kubernetes::Kubernetes;
 use crate::load::Clock;
 use crate::platform::CLUSTER;
@@ -29,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
 /// Between two looks at which shards there are.
 const ROUND: Duration = Duration::from_secs(1);
+/// A master that was out of sight for longer is worth a line: no request waits longer than this without being told of it.
+const WORTH_A_LINE: Duration = Duration::from_secs(2);
 
 /// A shard's book, with where the look was taken. A book without rows is one row of nulls.
 const LOOK: &str = "SELECT h.in_recovery, h.term, r.lo, r.hi, r.generation, r.state, r.target,
@@ -59,6 +61,14 @@ struct Shared {
     samples: Mutex<Vec<Sample>>,
     world: watch::Sender<World>,
     copying: Mutex<Stopwatch>,
+    interruptions: Mutex<Vec<String>>,
+}
+
+/// The last look at a shard's master.
+struct LastLook {
+    address: String,
+    term: i64,
+    end: Moment,
 }
 
 /// Adds up the time in which something was so.
@@ -86,6 +96,7 @@ impl Observer {
             samples: Mutex::default(),
             world: sender,
             copying: Mutex::default(),
+            interruptions: Mutex::default(),
         });
         let task = tokio::spawn(watch_all(Arc::clone(&shared)));
         Ok(Self { shared, world, task })
@@ -99,6 +110,11 @@ impl Observer {
     /// Every look so far.
     pub fn samples(&self) -> Vec<Sample> {
         unpoisoned(&self.shared.samples).clone()
+    }
+
+    /// When no master of a shard could be looked at for long, or it became another one; in words.
+    pub fn interruptions(&self) -> Vec<String> {
+        unpoisoned(&self.shared.interruptions).clone()
     }
 
     /// For how long rows were being copied anywhere.
@@ -159,40 +175,69 @@ async fn watch_all(shared: Arc<Shared>) {
 }
 
 async fn look_always(shared: Arc<Shared>, shard: u16) {
-    // A look counts only if no later term was seen before: an old master may still answer.
-    let mut term = 0;
+    let mut last = None;
     loop {
-        if look_until_it_breaks(&shared, shard, &mut term).await.is_err() {
+        if look_until_it_breaks(&shared, shard, &mut last).await.is_err() {
             sleep(PAUSE_AFTER_FAILURE).await;
         }
     }
 }
 
-async fn look_until_it_breaks(shared: &Shared, shard: u16, term: &mut i64) -> Result<()> {
-    let mut connection = open(shared, shard).await?;
+async fn look_until_it_breaks(shared: &Shared, shard: u16, last: &mut Option<LastLook>) -> Result<()> {
+    let (address, mut connection) = open(shared, shard).await?;
     loop {
         let start = shared.clock.now();
         let rows = sqlx::query(LOOK).fetch_all(&mut connection).await?;
         let end = shared.clock.now();
         let head = rows.first().context("the look gave no row")?;
-        let seen: i64 = head.try_get::<Option<i64>, _>("term")?.unwrap_or(0);
+        let term: i64 = head.try_get::<Option<i64>, _>("term")?.unwrap_or(0);
         ensure!(!head.try_get::<bool, _>("in_recovery")?, "it is no master");
-        if seen < *term {
+        // A look counts only if no later term was seen before: an old master may still answer.
+        if last.as_ref().is_some_and(|last| term < last.term) {
             bail!("it is a master of an older term");
         }
-        *term = seen;
+        let look = LastLook {
+            address: address.clone(),
+            term,
+            end,
+        };
+        if let Some(line) = last.as_ref().and_then(|last| interruption(shard, last, &look)) {
+            unpoisoned(&shared.interruptions).push(line);
+        }
+        *last = Some(look);
         take_in(shared, shard, Span { start, end }, &rows)?;
         sleep(PAUSE).await;
     }
 }
 
-async fn open(shared: &Shared, shard: u16) -> Result<PgConnection> {
+/// What happened to a shard between two looks at its master, if it is worth a line.
+fn interruption(shard: u16, before: &LastLook, now: &LastLook) -> Option<String> {
+    let seconds = |moment: Moment| moment.0 as f64 / 1e9;
+    let [from, to] = [before.end, now.end].map(seconds);
+    let same = (&before.address, before.term) == (&now.address, now.term);
+    if same && to - from < WORTH_A_LINE.as_secs_f64() {
+        return None;
+    }
+    let master = if same {
+        format!("{} in term {}", now.address, now.term)
+    } else {
+        let [old, new] = [before, now].map(|look| format!("{} in term {}", look.address, look.term));
+        format!("{old}, then {new}")
+    };
+    Some(format!(
+        "shard {shard}: its master was not seen from {from:.1} to {to:.1} s ({master})"
+    ))
+}
+
+/// The master's address, and a connection to it.
+async fn open(shared: &Shared, shard: u16) -> Result<(String, PgConnection)> {
     let name = format!("{CLUSTER}-{shard}");
     let master = database::master_now(&shared.kubernetes, &shared.namespace, &name).await?;
     let master = master.context("it has no master now")?;
     let options = database::options(&master.address, "postgres", &shared.password);
     let opening = PgConnection::connect_with(&options);
-    Ok(tokio::time::timeout(Duration::from_secs(3), opening).await??)
+    let connection = tokio::time::timeout(Duration::from_secs(3), opening).await??;
+    Ok((master.address, connection))
 }
 
 fn take_in(shared: &Shared, shard: u16, span: Span, rows: &[PgRow]) -> Result<()> {

@@ -80,6 +80,8 @@ pub(crate) struct ShardView {
     pub(crate) highest_term: Option<Term>,
     /// Where the log of that term's master stood at the last looks at it.
     pub(crate) positions: Positions,
+    /// When a master came in sight: another one, or the same one again.
+    pub(crate) master_since: Option<Instant>,
 }
 
 impl ShardView {

@@ -7,6 +7,7 @@ mod heartbeat;
 mod latency;
 mod member;
 mod monitor;
+mod pause;
 pub(crate) mod place;
 pub(crate) mod pool;
 mod positions;

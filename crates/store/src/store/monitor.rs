@@ -206,6 +206,16 @@ impl Shard {
         }
     }
 
+    /// Returns when a master has come in sight after `since`.
+    pub(crate) async fn new_master(&self, since: Instant) {
+        let mut view = self.view.subscribe();
+        let is_new = |view: &ShardView| view.master_since.is_some_and(|master| master > since);
+        if view.wait_for(is_new).await.is_err() {
+            // The sender lives in `self`, so this is not reached; never resolving is the safe way to be wrong.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Whether looks at all members that began at or after `since` show that none has come to `term` yet.
     pub(crate) fn never_reached(&self, term: Term, since: Instant) -> bool {
         let hosts: Vec<String> = self.members().keys().cloned().collect();
@@ -344,6 +354,7 @@ fn record(view: &watch::Sender<ShardView>, ordinal: Ordinal, host: &str, last: R
         if before != after {
             match after {
                 Some((master, term)) => {
+                    view.master_since = Some(Instant::now());
                     tracing::info!(shard = %ordinal, master, term = term.map(|term| term.0), "the shard has a master");
                 }
                 None => tracing::warn!(shard = %ordinal, "the shard has no master that can be reached"),

@@ -98,8 +98,8 @@ impl Places {
 }
 
 /// One caller's way to a position: where it stands and how far redirects took it.
-#[derive(Default)]
 pub(crate) struct Way {
+    began: Instant,
     /// The ring under which it went there.
     epoch: Option<Epoch>,
     /// The highest generation followed, and where to.
@@ -122,13 +122,28 @@ pub(crate) enum Turn {
 }
 
 impl Way {
+    /// The way of who has waited since `began`.
+    pub(crate) fn new(began: Instant) -> Self {
+        Self {
+            began,
+            epoch: None,
+            followed: None,
+            between: None,
+        }
+    }
+
+    /// For how long its caller has waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Where redirects led under this ring, if they did. Under a newer one the way begins anew: they may have come from old
     /// books, and led to a shard that has left since.
     pub(crate) fn under(&mut self, epoch: Epoch) -> Option<Ordinal> {
         if self.epoch != Some(epoch) {
             *self = Self {
                 epoch: Some(epoch),
-                ..Self::default()
+                ..Self::new(self.began)
             };
         }
         self.followed.map(|(_, shard)| shard)
@@ -190,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_higher_generation_wins_and_a_lower_one_never_leads_back() {
-        let mut way = Way::default();
+        let mut way = Way::new(Instant::now());
         assert_eq!(way.under(Epoch(7)), None);
         assert_eq!(way.redirected(&redirect(3, 1)), Turn::Go(Ordinal(1)));
         assert_eq!(way.redirected(&redirect(2, 5)), Turn::Stay);
@@ -200,7 +215,7 @@ mod tests {
 
     #[test]
     fn source_and_target_that_name_each_other_are_asked_in_turn() {
-        let mut way = Way::default();
+        let mut way = Way::new(Instant::now());
         way.redirected(&redirect(3, 0));
         assert_eq!(
             way.redirected(&redirect(3, 1)),
@@ -216,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_move_is_unattended_when_its_ends_named_each_other_for_long() {
-        let mut way = Way::default();
+        let mut way = Way::new(Instant::now());
         way.redirected(&redirect(3, 0));
         let later = || Instant::now() + 2 * UNATTENDED;
         assert!(!way.is_unattended(later()), "one answer proves nothing");
@@ -230,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_knows_nothing_sends_back_to_the_ring() {
-        let mut way = Way::default();
+        let mut way = Way::new(Instant::now());
         assert_eq!(way.under(Epoch(7)), None);
         way.redirected(&redirect(3, 1));
         assert_eq!(way.redirected(&Redirect::default()), Turn::AskTheRing);
@@ -239,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_newer_ring_begins_the_way_anew() {
-        let mut way = Way::default();
+        let mut way = Way::new(Instant::now());
         assert_eq!(way.under(Epoch(7)), None);
         way.redirected(&redirect(3, 1));
         assert_eq!(way.under(Epoch(7)), Some(Ordinal(1)));

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sqlx::PgConnection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
@@ -293,6 +293,3 @@ impl Lease {
         self.pool.keep(self.open);
     }
 }
-
-/// How long an unreachable member is left alone before it is tried again by a caller.
-pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);

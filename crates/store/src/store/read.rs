@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::Inner;
 use super::place::Way;
-use super::pool::RETRY_PAUSE;
 use super::query::{Query, RangeHere, Verdict};
 use super::race::Silence;
 use super::write::{Place, row_position};
@@ -33,13 +32,14 @@ impl Inner {
         let began = Instant::now();
         let deadline = began + self.config.read_deadline;
         let query = Arc::new(query);
-        let mut way = Way::default();
+        let mut way = Way::new(began);
         let mut only_master = at.consistency.is_strong();
         loop {
             let ordinal = way
                 .under(self.places.ring().epoch())
                 .unwrap_or_else(|| self.places.locate(row_position(key)));
             let shard = self.shard(ordinal)?;
+            let tried = Instant::now();
             let patience = self.patience(ordinal, deadline);
             let why = match self.contest(&shard, &query, at, only_master, patience).await {
                 Ok(seen) => {
@@ -70,7 +70,7 @@ impl Inner {
                     "the position is not served there".to_owned()
                 }
                 Err(Silence::Retry(why)) => {
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    self.await_better(ordinal, tried, &way, deadline).await;
                     why
                 }
                 Err(silence) => return Err(self.unanswered(silence, query.operation, ordinal, began.elapsed())),

@@ -11,7 +11,8 @@ use super::Inner;
 use super::fault::{Freeze, Refusal};
 use super::member::member_name;
 use super::monitor::Shard;
-use super::write::{Place, Setback, Work, jitter};
+use super::pause::a_moment;
+use super::write::{Place, Setback, Work};
 use crate::admin::{RangeState, parse_state};
 use crate::token::{Lsn, Term};
 
@@ -112,28 +113,27 @@ impl Work for Activate {
 }
 
 impl Inner {
-    /// Ends a freeze whose deadline has passed. Whoever else does it first is as good.
-    pub(super) async fn thaw(&self, shard: Ordinal, freeze: Freeze, deadline: Instant) {
-        match self.try_once(Place::Shard(shard), shard, &Thaw(freeze), deadline).await {
-            Ok(thawed) if thawed.value => {
-                tracing::info!(%shard, range = %freeze.range, move_id = %freeze.move_id, attempt = freeze.attempt,
-                    "a freeze was over and has been ended");
-            }
-            Ok(_) => {}
-            Err(_) => jitter().await,
+    /// Ends a freeze whose deadline has passed; `false` if somebody else did, which is as good, or if it could not be done
+    /// now.
+    pub(super) async fn thaw(&self, shard: Ordinal, freeze: Freeze, deadline: Instant) -> bool {
+        let thawed = self.try_once(Place::Shard(shard), shard, &Thaw(freeze), deadline).await;
+        let thawed = thawed.is_ok_and(|thawed| thawed.value);
+        if thawed {
+            tracing::info!(%shard, range = %freeze.range, move_id = %freeze.move_id, attempt = freeze.attempt,
+                "a freeze was over and has been ended");
         }
+        thawed
     }
 
-    /// Finishes a move of a key's range that is behind its commit point and that nobody finishes.
-    pub(super) async fn roll_forward(&self, key: Uuid, source: Ordinal, target: Ordinal, deadline: Instant) {
-        match self.try_roll_forward(key, source, target, deadline).await {
+    /// Finishes a move of a key's range that is behind its commit point and that nobody finishes, and says whether it has.
+    pub(super) async fn roll_forward(&self, key: Uuid, source: Ordinal, target: Ordinal, deadline: Instant) -> bool {
+        let finished = self.try_roll_forward(key, source, target, deadline).await;
+        match finished {
             Ok(true) => tracing::info!(%source, %target, "a range that was given away has been activated"),
-            Ok(false) => jitter().await,
-            Err(_) => {
-                tracing::debug!(%source, %target, "a range that was given away could not be activated now");
-                jitter().await;
-            }
+            Ok(false) => {}
+            Err(_) => tracing::debug!(%source, %target, "a range that was given away could not be activated now"),
         }
+        matches!(finished, Ok(true))
     }
 
     async fn try_roll_forward(
@@ -169,7 +169,8 @@ impl Inner {
         if others.is_empty() {
             return Ok(true);
         }
-        let limit = deadline.min(Instant::now() + FLUSH_LIMIT);
+        let began = Instant::now();
+        let limit = deadline.min(began + FLUSH_LIMIT);
         loop {
             let flushed = self
                 .try_once(Place::Shard(ordinal), ordinal, &FlushedBy(lsn), deadline)
@@ -184,7 +185,7 @@ impl Inner {
             if Instant::now() >= limit {
                 return Ok(false);
             }
-            jitter().await;
+            a_moment(began.elapsed()).await;
         }
     }
 

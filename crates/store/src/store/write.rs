@@ -12,8 +12,9 @@ use super::Inner;
 use super::commit::{Position, commit};
 use super::fault::{Fault, Freeze, Redirect, Refusal};
 use super::monitor::{Member, Shard};
+use super::pause::a_moment;
 use super::place::{Turn, Way};
-use super::pool::{AcquireError, Lease, RETRY_PAUSE};
+use super::pool::{AcquireError, Lease};
 use super::query::{RangeHere, range_columns};
 use crate::error::StoreError;
 use crate::token::ReadToken;
@@ -106,13 +107,14 @@ impl Inner {
         work: &W,
     ) -> Result<Committed<W::Output>, StoreError> {
         let began = Instant::now();
-        let mut way = Way::default();
+        let mut way = Way::new(began);
         let mut unknown = None;
         let mut last = String::new();
         loop {
             let ordinal = way
                 .under(self.places.ring().epoch())
                 .unwrap_or_else(|| self.shard_of(place));
+            let tried = Instant::now();
             let setback = match self.try_once(place, ordinal, work, deadline).await {
                 Ok(committed) => {
                     self.metrics.unknown_settled.inc_by(u64::from(unknown.is_some()));
@@ -137,14 +139,17 @@ impl Inner {
                 Setback::Frozen(freeze) => {
                     last = "the range is frozen by a move".to_owned();
                     self.metrics.frozen_retries.inc();
-                    match freeze {
+                    let thawed = match freeze {
                         Some(freeze) if freeze.expired => self.thaw(ordinal, freeze, deadline).await,
-                        _ => jitter().await,
+                        _ => false,
+                    };
+                    if !thawed {
+                        a_moment(way.waited()).await;
                     }
                 }
                 Setback::Wait(why) => {
                     last = why;
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    self.await_better(ordinal, tried, &way, deadline).await;
                 }
                 // Doing it again settles it: the key row of the first run is there or it is not.
                 Setback::Unknown(why) => {
@@ -170,7 +175,9 @@ impl Inner {
         from: Ordinal,
         deadline: Instant,
     ) {
-        let Place::Key(key) = place else { return jitter().await };
+        let Place::Key(key) = place else {
+            return a_moment(way.waited()).await;
+        };
         match way.redirected(redirect) {
             Turn::Go(target) => {
                 self.metrics.redirects.inc();
@@ -180,19 +187,20 @@ impl Inner {
             Turn::GoSoon(target) => {
                 self.metrics.redirects.inc();
                 self.shards.get_or_add(target, &redirect.hosts);
-                match redirect.ends(from) {
+                let finished = match redirect.ends(from) {
                     Some((source, target)) if way.is_unattended(Instant::now()) => {
-                        self.roll_forward(key, source, target, deadline).await;
+                        self.roll_forward(key, source, target, deadline).await
                     }
-                    _ => jitter().await,
+                    _ => false,
+                };
+                if !finished {
+                    a_moment(way.waited()).await;
                 }
             }
-            Turn::Stay => jitter().await,
+            Turn::Stay => a_moment(way.waited()).await,
             Turn::AskTheRing => {
                 self.places.forget(row_position(key));
-                let mut ring = self.places.watch();
-                ring.mark_unchanged();
-                let _ = tokio::time::timeout(RETRY_PAUSE, ring.changed()).await;
+                self.await_ring(way).await;
             }
         }
     }
@@ -403,11 +411,6 @@ async fn end(mut lease: Lease, place: Place, shard: &Shard, host: &str, deadline
         () = shard.master_moves_from(host) => Err("its master changed before it answered the commit".to_owned()),
         () = tokio::time::sleep_until(deadline.into()) => Err("the commit was not answered in time".to_owned()),
     }
-}
-
-/// 2 to 10 ms: a range is frozen for a few milliseconds, and its writers should not come back all at once.
-pub(super) async fn jitter() {
-    tokio::time::sleep(Duration::from_micros(rand::random_range(2_000..10_000))).await;
 }
 
 const RANGE_OF: &str = concat!("SELECT ", range_columns!(), " FROM ringwright.range_of($1) r");

@@ -408,6 +408,25 @@ async fn without_a_master_both_end_in_unavailable_within_their_deadlines() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_master_that_lets_nobody_in_does_not_ask_again_and_again() {
+    let shards = Shards::with(1, |config| config.write_deadline = Duration::from_secs(4)).await;
+    let shards_ref = &shards;
+    eventually("the master is seen", || async move {
+        shards_ref.store.health()[0].has_master()
+    })
+    .await;
+    // The connection by which the monitor looks stays.
+    let limit = format!("ALTER DATABASE {} CONNECTION LIMIT 0", shards.database(0));
+    shards.execute(Ordinal(0), limit).await;
+    let before = shards.proxies[0].accepted();
+    let refused = shards.store.create_user(key(), new_user(), render_user).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    let tries = shards.proxies[0].accepted() - before;
+    assert!((3..50).contains(&tries), "{tries} logins in 4 s");
+    shards.end().await;
+}
+
+#[tokio::test]
 async fn a_server_that_takes_no_writes_is_not_written_to_and_not_blamed_on_the_caller() {
     let shards = Shards::with(1, |config| config.write_deadline = Duration::from_secs(2)).await;
     let user = shards.create_user().await;
