@@ -31,7 +31,6 @@ async fn from_2_to_3_to_5_to_3_to_5_shards_no_request_fails_though_the_operator_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "with debug builds its failovers overload two cores; make e2e ONLY=shards runs it, make test-moves with release builds"]
 async fn from_2_to_3_to_5_to_3_to_5_shards_nothing_is_lost_though_masters_and_standbys_die_too() -> Result<()> {
     run(2, true, false).await
 }

@@ -175,8 +175,7 @@ impl Suites {
         run(stage, "examples in the documentation", examples);
     }
 
-    /// Runs all of them with this deadline for each program, or of each the tests whose names contain `filter`; those that
-    /// are ignored only if they are asked for in this way.
+    /// Runs all of them with this deadline for each program, or of each the tests whose names contain `filter`.
     pub(crate) fn run(&self, stage: &Stage, deadline: &str, environment: &Environment, filter: Option<&str>) {
         for suite in &self.0 {
             suite.run(stage, deadline, environment, filter);
@@ -191,7 +190,7 @@ impl Suite {
         command
             .args(["--foreground", "--kill-after=10s", deadline])
             .arg(&self.program)
-            .args(filter.into_iter().flat_map(|filter| [filter, "--include-ignored"]))
+            .args(filter)
             .current_dir(&self.folder);
         command.envs(environment).env("CARGO_MANIFEST_DIR", &self.folder);
         run(stage, &self.name, command);
