@@ -16,7 +16,7 @@ use super::build::dcs::INITIALIZE_ANNOTATION;
 use super::members::{Consensus, Member};
 
 /// How long everybody must have waited. A member that was chosen says so within a second (`initializing new cluster`), or
-/// within Patroni's timeout for the API server (3 s) if that is slow.
+/// within twice Patroni's timeout for the API server (5 s) if that is slow.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Since when all members wait for a first start that none of them makes.

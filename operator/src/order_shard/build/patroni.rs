@@ -15,10 +15,13 @@ const TTL: u32 = 20;
 pub(crate) const LOCK_LIFE: Duration = Duration::from_secs(TTL as u64);
 /// Seconds between two looks of Patroni at its world.
 const LOOP_WAIT: u32 = 1;
-/// Seconds that Patroni tries to reach the API server, in two requests or more; then its master has to ask all others
-/// whether it may go on, and steps down when one of them does not answer. As long as may be, for an API server that is slow
-/// for seconds is no reason: with the loop's own second, twice this has to be within the lock's life.
-const RETRY_TIMEOUT: u32 = (TTL - LOOP_WAIT) / 2;
+/// Seconds that Patroni tries to reach the API server, half of it with each request; then its master has to ask all others
+/// whether it may go on, and steps down when one of them does not answer. 3 is the least Patroni takes, and too little for
+/// an API server that is short of time. Between two renewals of the lock a master may try four things: to write who is its
+/// synchronous standby, to tell its own state (with half the time), to load the cluster and to renew. All of it and the
+/// loop's second have to fit into the lock's life, or a standby takes over from a master that knows nothing of it.
+const RETRY_TIMEOUT: u32 = 5;
+const _: () = assert!(LOOP_WAIT + 3 * RETRY_TIMEOUT + RETRY_TIMEOUT.div_ceil(2) <= TTL);
 
 /// Where the volume is mounted. The data lies in a directory below: the file system's root holds `lost+found`, and a
 /// later major version gets a directory of its own beside it.
