@@ -28,7 +28,7 @@ const WORKED_ON: &str = "SELECT relid::regclass::text FROM pg_stat_subscription
 /// A worker that is alive may be about to commit, for as long as a standby takes. So the order of the questions matters:
 /// whether a table catches up (then its slot was there), whether its slot is gone (then whoever dropped it had begun),
 /// whether nobody is at work on it (then that one has ended), and whether it still catches up. Then nobody will ever end
-/// it.
+/// it. A subscription that is being dropped at this moment looks the same, and is given up too.
 ///
 /// # Errors
 /// If one of the databases does not answer.

@@ -1,9 +1,9 @@
 //! How long a caller waits between two tries.
 //!
 //! Each try costs the shard something: a login, a transaction, a look at a book. Callers that wait for a shard in trouble
-//! must not keep it there, and whoever waits already will not mind an eighth more. So a pause grows with the time that the
-//! caller has waited: a freeze of some milliseconds is noticed at once, and a failover of seconds is asked for a few dozen
-//! times, where it is not told of before.
+//! must not keep it there, and whoever waits already will not mind some part of that time more. So a pause grows with the
+//! time for which the same thing has stood in the caller's way: a freeze of some milliseconds is noticed at once, and a
+//! failover of seconds is asked for a few dozen times, where it is not told of before.
 
 use std::time::{Duration, Instant};
 
@@ -17,41 +17,71 @@ const SHORT: Duration = Duration::from_millis(6);
 /// The first pauses of who meets a shard that cannot serve.
 const LONG: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_millis(500);
-/// A pause is at most this part of the time waited so far, beyond the first ones.
+/// Beyond the first ones, a pause is this part of the time waited so far, on average.
 const PART: u32 = 8;
+/// Nobody gives up without a try so shortly before the deadline.
+const LAST_TRY: Duration = Duration::from_millis(100);
 
-/// The pause of who has waited for so long; half of it to one and a half times, so that callers do not come back together.
-fn pause(least: Duration, waited: Duration) -> Duration {
-    spread((waited / PART).clamp(least, LONGEST), rand::random_range(0.5..1.5))
+/// What stands in a caller's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// The range is being handed over.
+    HandOver,
+    /// The shard cannot serve.
+    Shard,
+    /// Nobody knows who has the position.
+    Ring,
 }
 
-fn spread(pause: Duration, factor: f64) -> Duration {
-    pause.mul_f64(factor)
+/// The pause of who has waited for so long. `factor` is drawn from 0.5 to 1.5, so that callers do not come back together.
+fn pause(least: Duration, waited: Duration, factor: f64) -> Duration {
+    (waited / PART).clamp(least, LONGEST).mul_f64(factor)
 }
 
-/// Until a range that is being handed over is asked for again.
-pub(super) async fn a_moment(waited: Duration) {
-    tokio::time::sleep(pause(SHORT, waited)).await;
+/// When a pause ends that begins now: before the deadline, if there is time for another try before it.
+fn end(pause: Duration, now: Instant, deadline: Instant) -> Instant {
+    match deadline.checked_sub(LAST_TRY) {
+        Some(last) if now < last => last.min(now + pause),
+        _ => deadline.min(now + pause),
+    }
+}
+
+fn next_try(least: Duration, waited: Duration, deadline: Instant) -> tokio::time::Instant {
+    let factor = rand::random_range(0.5..1.5);
+    end(pause(least, waited, factor), Instant::now(), deadline).into()
+}
+
+/// Until something that takes some milliseconds is asked for again, by who has waited for so long.
+pub(super) async fn a_moment(waited: Duration, deadline: Instant) {
+    tokio::time::sleep_until(next_try(SHORT, waited, deadline)).await;
 }
 
 impl Inner {
     /// Until a shard is asked again that could not serve a try begun at `tried`, or a master is seen that was none then.
-    pub(super) async fn await_better(&self, shard: Ordinal, tried: Instant, way: &Way, deadline: Instant) {
-        let until = deadline.min(Instant::now() + pause(LONG, way.waited()));
+    pub(super) async fn await_better(&self, shard: Ordinal, tried: Instant, way: &mut Way, deadline: Instant) {
+        let until = next_try(LONG, way.waited(Obstacle::Shard), deadline);
         let news = async {
             match self.shards.get(shard) {
                 Some(shard) => shard.new_master(tried).await,
                 None => std::future::pending().await,
             }
         };
-        let _ = tokio::time::timeout_at(until.into(), news).await;
+        if tokio::time::timeout_at(until, news).await.is_ok() {
+            way.clear();
+        }
     }
 
-    /// Until a ring tells more of a position that nobody knows, or its last shard is asked again.
-    pub(super) async fn await_ring(&self, way: &Way) {
+    /// Until the range is asked for again that is being handed over.
+    pub(super) async fn await_hand_over(&self, way: &mut Way, deadline: Instant) {
+        a_moment(way.waited(Obstacle::HandOver), deadline).await;
+    }
+
+    /// Until there is another ring than the one that led nowhere, or the position is asked for again.
+    pub(super) async fn await_ring(&self, way: &mut Way, deadline: Instant) {
+        let until = next_try(LONG, way.waited(Obstacle::Ring), deadline);
         let mut ring = self.places.watch();
-        ring.mark_unchanged();
-        let _ = tokio::time::timeout(pause(LONG, way.waited()), ring.changed()).await;
+        let another = ring.wait_for(|ring| !way.is_under(ring.epoch()));
+        let _ = tokio::time::timeout_at(until, another).await;
     }
 }
 
@@ -59,11 +89,11 @@ impl Inner {
 mod tests {
     use super::*;
 
-    /// The moments of tries of a caller who always waits as long as `factor` says.
+    /// The moments of tries of a caller who draws the same factor each time.
     fn tries(least: Duration, factor: f64) -> Vec<Duration> {
         let mut waited = Duration::ZERO;
         std::iter::from_fn(|| {
-            waited += spread((waited / PART).clamp(least, LONGEST), factor);
+            waited += pause(least, waited, factor);
             Some(waited)
         })
         .take_while(|waited| *waited < Duration::from_secs(8))
@@ -93,5 +123,15 @@ mod tests {
             .find(|pair| pair[1] > Duration::from_millis(57))
             .unwrap();
         assert!(late[1] - late[0] < Duration::from_millis(9), "{late:?}");
+    }
+
+    #[test]
+    fn nobody_sleeps_past_the_deadline_or_through_the_last_try() {
+        let now = Instant::now();
+        let after = |milliseconds| now + Duration::from_millis(milliseconds);
+        let long = Duration::from_millis(400);
+        assert_eq!(end(long, now, after(1000)), after(400));
+        assert_eq!(end(long, now, after(450)), after(350), "the last try");
+        assert_eq!(end(long, now, after(80)), after(80), "it was");
     }
 }

@@ -9,6 +9,7 @@ use row_id::Position;
 use tokio::sync::watch;
 
 use super::fault::Redirect;
+use super::pause::Obstacle;
 
 /// What is remembered of redirects; a newer ring makes all of it obsolete.
 const REMEMBERED: usize = 256;
@@ -98,8 +99,10 @@ impl Places {
 }
 
 /// One caller's way to a position: where it stands and how far redirects took it.
+#[derive(Default)]
 pub(crate) struct Way {
-    began: Instant,
+    /// What stands in the way, and since when.
+    obstacle: Option<(Obstacle, Instant)>,
     /// The ring under which it went there.
     epoch: Option<Epoch>,
     /// The highest generation followed, and where to.
@@ -122,19 +125,25 @@ pub(crate) enum Turn {
 }
 
 impl Way {
-    /// The way of who has waited since `began`.
-    pub(crate) fn new(began: Instant) -> Self {
-        Self {
-            began,
-            epoch: None,
-            followed: None,
-            between: None,
+    /// For how long this has stood in the way, and nothing else.
+    pub(super) fn waited(&mut self, obstacle: Obstacle) -> Duration {
+        match self.obstacle {
+            Some((same, since)) if same == obstacle => since.elapsed(),
+            _ => {
+                self.obstacle = Some((obstacle, Instant::now()));
+                Duration::ZERO
+            }
         }
     }
 
-    /// For how long its caller has waited.
-    pub(crate) fn waited(&self) -> Duration {
-        self.began.elapsed()
+    /// What stood in the way is gone, as far as anybody knows.
+    pub(super) fn clear(&mut self) {
+        self.obstacle = None;
+    }
+
+    /// Whether it went by the ring of this epoch.
+    pub(super) fn is_under(&self, epoch: Epoch) -> bool {
+        self.epoch == Some(epoch)
     }
 
     /// Where redirects led under this ring, if they did. Under a newer one the way begins anew: they may have come from old
@@ -143,7 +152,7 @@ impl Way {
         if self.epoch != Some(epoch) {
             *self = Self {
                 epoch: Some(epoch),
-                ..Self::new(self.began)
+                ..Self::default()
             };
         }
         self.followed.map(|(_, shard)| shard)
@@ -205,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_higher_generation_wins_and_a_lower_one_never_leads_back() {
-        let mut way = Way::new(Instant::now());
+        let mut way = Way::default();
         assert_eq!(way.under(Epoch(7)), None);
         assert_eq!(way.redirected(&redirect(3, 1)), Turn::Go(Ordinal(1)));
         assert_eq!(way.redirected(&redirect(2, 5)), Turn::Stay);
@@ -215,7 +224,7 @@ mod tests {
 
     #[test]
     fn source_and_target_that_name_each_other_are_asked_in_turn() {
-        let mut way = Way::new(Instant::now());
+        let mut way = Way::default();
         way.redirected(&redirect(3, 0));
         assert_eq!(
             way.redirected(&redirect(3, 1)),
@@ -231,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_move_is_unattended_when_its_ends_named_each_other_for_long() {
-        let mut way = Way::new(Instant::now());
+        let mut way = Way::default();
         way.redirected(&redirect(3, 0));
         let later = || Instant::now() + 2 * UNATTENDED;
         assert!(!way.is_unattended(later()), "one answer proves nothing");
@@ -245,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_knows_nothing_sends_back_to_the_ring() {
-        let mut way = Way::new(Instant::now());
+        let mut way = Way::default();
         assert_eq!(way.under(Epoch(7)), None);
         way.redirected(&redirect(3, 1));
         assert_eq!(way.redirected(&Redirect::default()), Turn::AskTheRing);
@@ -253,8 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn each_obstacle_is_waited_for_by_itself() {
+        let mut way = Way::default();
+        assert_eq!(way.waited(Obstacle::Shard), Duration::ZERO);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(way.waited(Obstacle::Shard) >= Duration::from_millis(2));
+        assert_eq!(way.waited(Obstacle::HandOver), Duration::ZERO);
+        assert_eq!(way.waited(Obstacle::Shard), Duration::ZERO, "again, so anew");
+        std::thread::sleep(Duration::from_millis(2));
+        way.clear();
+        assert_eq!(way.waited(Obstacle::Shard), Duration::ZERO);
+    }
+
+    #[test]
     fn a_newer_ring_begins_the_way_anew() {
-        let mut way = Way::new(Instant::now());
+        let mut way = Way::default();
         assert_eq!(way.under(Epoch(7)), None);
         way.redirected(&redirect(3, 1));
         assert_eq!(way.under(Epoch(7)), Some(Ordinal(1)));

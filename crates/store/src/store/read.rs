@@ -32,7 +32,7 @@ impl Inner {
         let began = Instant::now();
         let deadline = began + self.config.read_deadline;
         let query = Arc::new(query);
-        let mut way = Way::new(began);
+        let mut way = Way::default();
         let mut only_master = at.consistency.is_strong();
         loop {
             let ordinal = way
@@ -70,7 +70,7 @@ impl Inner {
                     "the position is not served there".to_owned()
                 }
                 Err(Silence::Retry(why)) => {
-                    self.await_better(ordinal, tried, &way, deadline).await;
+                    self.await_better(ordinal, tried, &mut way, deadline).await;
                     why
                 }
                 Err(silence) => return Err(self.unanswered(silence, query.operation, ordinal, began.elapsed())),

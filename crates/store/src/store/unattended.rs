@@ -113,16 +113,14 @@ impl Work for Activate {
 }
 
 impl Inner {
-    /// Ends a freeze whose deadline has passed; `false` if somebody else did, which is as good, or if it could not be done
-    /// now.
+    /// Ends a freeze whose deadline has passed, and says whether it is over: somebody else may have done it.
     pub(super) async fn thaw(&self, shard: Ordinal, freeze: Freeze, deadline: Instant) -> bool {
         let thawed = self.try_once(Place::Shard(shard), shard, &Thaw(freeze), deadline).await;
-        let thawed = thawed.is_ok_and(|thawed| thawed.value);
-        if thawed {
+        if thawed.as_ref().is_ok_and(|thawed| thawed.value) {
             tracing::info!(%shard, range = %freeze.range, move_id = %freeze.move_id, attempt = freeze.attempt,
                 "a freeze was over and has been ended");
         }
-        thawed
+        thawed.is_ok()
     }
 
     /// Finishes a move of a key's range that is behind its commit point and that nobody finishes, and says whether it has.
@@ -185,7 +183,7 @@ impl Inner {
             if Instant::now() >= limit {
                 return Ok(false);
             }
-            a_moment(began.elapsed()).await;
+            a_moment(began.elapsed(), limit).await;
         }
     }
 

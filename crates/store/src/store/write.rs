@@ -12,7 +12,6 @@ use super::Inner;
 use super::commit::{Position, commit};
 use super::fault::{Fault, Freeze, Redirect, Refusal};
 use super::monitor::{Member, Shard};
-use super::pause::a_moment;
 use super::place::{Turn, Way};
 use super::pool::{AcquireError, Lease};
 use super::query::{RangeHere, range_columns};
@@ -107,7 +106,7 @@ impl Inner {
         work: &W,
     ) -> Result<Committed<W::Output>, StoreError> {
         let began = Instant::now();
-        let mut way = Way::new(began);
+        let mut way = Way::default();
         let mut unknown = None;
         let mut last = String::new();
         loop {
@@ -144,12 +143,12 @@ impl Inner {
                         _ => false,
                     };
                     if !thawed {
-                        a_moment(way.waited()).await;
+                        self.await_hand_over(&mut way, deadline).await;
                     }
                 }
                 Setback::Wait(why) => {
                     last = why;
-                    self.await_better(ordinal, tried, &way, deadline).await;
+                    self.await_better(ordinal, tried, &mut way, deadline).await;
                 }
                 // Doing it again settles it: the key row of the first run is there or it is not.
                 Setback::Unknown(why) => {
@@ -176,7 +175,7 @@ impl Inner {
         deadline: Instant,
     ) {
         let Place::Key(key) = place else {
-            return a_moment(way.waited()).await;
+            return self.await_hand_over(way, deadline).await;
         };
         match way.redirected(redirect) {
             Turn::Go(target) => {
@@ -194,13 +193,13 @@ impl Inner {
                     _ => false,
                 };
                 if !finished {
-                    a_moment(way.waited()).await;
+                    self.await_hand_over(way, deadline).await;
                 }
             }
-            Turn::Stay => a_moment(way.waited()).await,
+            Turn::Stay => self.await_hand_over(way, deadline).await,
             Turn::AskTheRing => {
                 self.places.forget(row_position(key));
-                self.await_ring(way).await;
+                self.await_ring(way, deadline).await;
             }
         }
     }

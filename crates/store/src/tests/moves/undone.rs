@@ -395,6 +395,7 @@ async fn a_first_copy_whose_slot_is_gone_is_seen_and_one_that_is_on_its_way_is_n
             break lost;
         }
         assert!(Instant::now() < deadline, "it is not seen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(lost, "shop.orders");
     let ours = batch(move_id, RANGE.lo, RANGE.hi);
