@@ -152,7 +152,7 @@ impl Campaign {
         let moved = run.go_through().await;
         tokio::time::sleep(CALM).await;
         load.stop().await?;
-        moved?;
+        moved.with_context(|| format!("the masters meanwhile: {:?}", observer.interruptions()))?;
         run.judge().await
     }
 

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
 /// Between two looks at which shards there are.
 const ROUND: Duration = Duration::from_secs(1);
-/// A master that was out of sight for longer is worth a line: no request waits longer than this without being told of it.
+/// A master that was out of sight for longer is worth a line.
 const WORTH_A_LINE: Duration = Duration::from_secs(2);
 
 /// A shard's book, with where the look was taken. A book without rows is one row of nulls.
@@ -61,10 +61,13 @@ struct Shared {
     samples: Mutex<Vec<Sample>>,
     world: watch::Sender<World>,
     copying: Mutex<Stopwatch>,
+    /// The last look at the master of each shard that exists.
+    looks: Mutex<BTreeMap<u16, LastLook>>,
     interruptions: Mutex<Vec<String>>,
 }
 
 /// The last look at a shard's master.
+#[derive(Clone)]
 struct LastLook {
     address: String,
     term: i64,
@@ -96,6 +99,7 @@ impl Observer {
             samples: Mutex::default(),
             world: sender,
             copying: Mutex::default(),
+            looks: Mutex::default(),
             interruptions: Mutex::default(),
         });
         let task = tokio::spawn(watch_all(Arc::clone(&shared)));
@@ -114,7 +118,17 @@ impl Observer {
 
     /// When no master of a shard could be looked at for long, or it became another one; in words.
     pub fn interruptions(&self) -> Vec<String> {
-        unpoisoned(&self.shared.interruptions).clone()
+        let mut all = unpoisoned(&self.shared.interruptions).clone();
+        let now = self.shared.clock.now();
+        for (shard, last) in unpoisoned(&self.shared.looks).iter() {
+            if seconds(now) - seconds(last.end) > WORTH_A_LINE.as_secs_f64() {
+                let (from, address, term) = (seconds(last.end), &last.address, last.term);
+                all.push(format!(
+                    "shard {shard}: its master has not been seen since {from:.1} s ({address} in term {term})"
+                ));
+            }
+        }
+        all
     }
 
     /// For how long rows were being copied anywhere.
@@ -164,6 +178,7 @@ async fn watch_all(shared: Arc<Shared>) {
                 if let Some(task) = watched.remove(&shard) {
                     task.abort();
                 }
+                unpoisoned(&shared.looks).remove(&shard);
                 shared.world.send_modify(|world| {
                     world.books.remove(&shard);
                     world.copying.remove(&shard);
@@ -175,15 +190,14 @@ async fn watch_all(shared: Arc<Shared>) {
 }
 
 async fn look_always(shared: Arc<Shared>, shard: u16) {
-    let mut last = None;
     loop {
-        if look_until_it_breaks(&shared, shard, &mut last).await.is_err() {
+        if look_until_it_breaks(&shared, shard).await.is_err() {
             sleep(PAUSE_AFTER_FAILURE).await;
         }
     }
 }
 
-async fn look_until_it_breaks(shared: &Shared, shard: u16, last: &mut Option<LastLook>) -> Result<()> {
+async fn look_until_it_breaks(shared: &Shared, shard: u16) -> Result<()> {
     let (address, mut connection) = open(shared, shard).await?;
     loop {
         let start = shared.clock.now();
@@ -192,6 +206,7 @@ async fn look_until_it_breaks(shared: &Shared, shard: u16, last: &mut Option<Las
         let head = rows.first().context("the look gave no row")?;
         let term: i64 = head.try_get::<Option<i64>, _>("term")?.unwrap_or(0);
         ensure!(!head.try_get::<bool, _>("in_recovery")?, "it is no master");
+        let last = unpoisoned(&shared.looks).get(&shard).cloned();
         // A look counts only if no later term was seen before: an old master may still answer.
         if last.as_ref().is_some_and(|last| term < last.term) {
             bail!("it is a master of an older term");
@@ -204,15 +219,18 @@ async fn look_until_it_breaks(shared: &Shared, shard: u16, last: &mut Option<Las
         if let Some(line) = last.as_ref().and_then(|last| interruption(shard, last, &look)) {
             unpoisoned(&shared.interruptions).push(line);
         }
-        *last = Some(look);
+        unpoisoned(&shared.looks).insert(shard, look);
         take_in(shared, shard, Span { start, end }, &rows)?;
         sleep(PAUSE).await;
     }
 }
 
+fn seconds(moment: Moment) -> f64 {
+    moment.0 as f64 / 1e9
+}
+
 /// What happened to a shard between two looks at its master, if it is worth a line.
 fn interruption(shard: u16, before: &LastLook, now: &LastLook) -> Option<String> {
-    let seconds = |moment: Moment| moment.0 as f64 / 1e9;
     let [from, to] = [before.end, now.end].map(seconds);
     let same = (&before.address, before.term) == (&now.address, now.term);
     if same && to - from < WORTH_A_LINE.as_secs_f64() {
