@@ -195,22 +195,18 @@ impl Shard {
 
     /// Returns when another member than `host` is seen to be the master.
     pub(crate) async fn master_moves_from(&self, host: &str) {
-        let mut view = self.view.subscribe();
-        let moved = view
-            .wait_for(|view| view.master().is_some_and(|(master, _)| master.host != host))
-            .await
-            .is_ok();
-        if !moved {
-            // The sender lives in `self`, so this is not reached; never resolving is the safe way to be wrong.
-            std::future::pending::<()>().await;
-        }
+        self.until(|view| view.master().is_some_and(|(master, _)| master.host != host))
+            .await;
     }
 
     /// Returns when a master has come in sight after `since`.
     pub(crate) async fn new_master(&self, since: Instant) {
-        let mut view = self.view.subscribe();
-        let is_new = |view: &ShardView| view.master_since.is_some_and(|master| master > since);
-        if view.wait_for(is_new).await.is_err() {
+        self.until(|view| view.master_since.is_some_and(|master| master > since))
+            .await;
+    }
+
+    async fn until(&self, seen: impl FnMut(&ShardView) -> bool) {
+        if self.view.subscribe().wait_for(seen).await.is_err() {
             // The sender lives in `self`, so this is not reached; never resolving is the safe way to be wrong.
             std::future::pending::<()>().await;
         }

@@ -56,6 +56,11 @@ pub(super) async fn a_moment(waited: Duration, deadline: Instant) {
     tokio::time::sleep_until(next_try(SHORT, waited, deadline)).await;
 }
 
+/// Until a range is asked for again that is being handed over.
+pub(super) async fn await_hand_over(way: &mut Way, deadline: Instant) {
+    a_moment(way.waited(Obstacle::HandOver), deadline).await;
+}
+
 impl Inner {
     /// Until a shard is asked again that could not serve a try begun at `tried`, or a master is seen that was none then.
     pub(super) async fn await_better(&self, shard: Ordinal, tried: Instant, way: &mut Way, deadline: Instant) {
@@ -69,11 +74,6 @@ impl Inner {
         if tokio::time::timeout_at(until, news).await.is_ok() {
             way.clear();
         }
-    }
-
-    /// Until the range is asked for again that is being handed over.
-    pub(super) async fn await_hand_over(&self, way: &mut Way, deadline: Instant) {
-        a_moment(way.waited(Obstacle::HandOver), deadline).await;
     }
 
     /// Until there is another ring than the one that led nowhere, or the position is asked for again.

@@ -12,6 +12,7 @@ use super::Inner;
 use super::commit::{Position, commit};
 use super::fault::{Fault, Freeze, Redirect, Refusal};
 use super::monitor::{Member, Shard};
+use super::pause::await_hand_over;
 use super::place::{Turn, Way};
 use super::pool::{AcquireError, Lease};
 use super::query::{RangeHere, range_columns};
@@ -143,7 +144,7 @@ impl Inner {
                         _ => false,
                     };
                     if !thawed {
-                        self.await_hand_over(&mut way, deadline).await;
+                        await_hand_over(&mut way, deadline).await;
                     }
                 }
                 Setback::Wait(why) => {
@@ -175,7 +176,7 @@ impl Inner {
         deadline: Instant,
     ) {
         let Place::Key(key) = place else {
-            return self.await_hand_over(way, deadline).await;
+            return await_hand_over(way, deadline).await;
         };
         match way.redirected(redirect) {
             Turn::Go(target) => {
@@ -193,10 +194,10 @@ impl Inner {
                     _ => false,
                 };
                 if !finished {
-                    self.await_hand_over(way, deadline).await;
+                    await_hand_over(way, deadline).await;
                 }
             }
-            Turn::Stay => self.await_hand_over(way, deadline).await,
+            Turn::Stay => await_hand_over(way, deadline).await,
             Turn::AskTheRing => {
                 self.places.forget(row_position(key));
                 self.await_ring(way, deadline).await;
