@@ -5,6 +5,7 @@
 //! the shards. `docs/moving-keys.md` explains the protocol.
 
 mod act;
+mod asking;
 mod batches;
 mod course;
 mod delay;
@@ -24,7 +25,7 @@ mod teller;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crds::{OrderCluster, RebalanceStatus};
@@ -36,7 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 #[cfg(test)]
 pub(crate) use self::hands::{Batch, Done, HandedOver, Job, Survey};
 pub(crate) use self::mover::Pauses;
-use self::{desk::Desk, mover::Mover, teller::Teller};
+use self::{asking::Asking, desk::Desk, mover::Mover, teller::Teller};
 pub(crate) use self::{
     hands::{Fault, Hands},
     orders::{Abort, Orders, Settings},
@@ -132,12 +133,7 @@ impl Movers {
             let cluster = ObjectRef::new(&orders.cluster).within(&orders.namespace);
             let mover = Mover::new(Arc::clone(&self.hands), teller, self.tempo.pauses, account);
             let desk = Arc::new(Desk::new(orders));
-            let asking = Asking {
-                ask: self.ask.clone(),
-                cluster,
-                period: self.tempo.show,
-                asked: None,
-            };
+            let asking = Asking::new(self.ask.clone(), cluster, self.tempo.show);
             let task = tokio::spawn(work(mover, Arc::clone(&desk), asking));
             let running = Running {
                 desk,
@@ -204,38 +200,13 @@ async fn work(mut mover: Mover, desk: Arc<Desk>, mut asking: Asking) {
         let (version, orders) = desk.orders();
         let round = mover.round(&orders).await;
         let before = desk.file(version, round.report.clone());
-        asking.consider(&before, &round);
+        asking.consider(&before, &round.report, round.ended);
         if desk.is_stopped() || (round.ended && desk.close(version)) {
             mover.rest(&orders);
             return;
         }
         if !round.ended {
             drop(timeout(round.wait, desk.news(version)).await);
-        }
-    }
-}
-
-/// When the reconciler is asked to look: at once when it has to act, else now and then.
-struct Asking {
-    ask: UnboundedSender<ObjectRef<OrderCluster>>,
-    cluster: ObjectRef<OrderCluster>,
-    period: Duration,
-    /// What it was told last, and when.
-    asked: Option<(Report, Instant)>,
-}
-
-impl Asking {
-    fn consider(&mut self, before: &Report, round: &mover::Round) {
-        let report = &round.report;
-        let (known, due) = match &self.asked {
-            Some((known, at)) => (known, at.elapsed() >= self.period),
-            None => (before, true),
-        };
-        let tell = report.calls_for_action_after(known) || (report.differs_from(known) && (due || round.ended));
-        if tell {
-            self.asked = Some((report.clone(), Instant::now()));
-            // Without a controller to ask, nobody needs to be.
-            drop(self.ask.send(self.cluster.clone()));
         }
     }
 }
