@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     fake_api::FakeApi,
     fake_databases::FakeDatabases,
-    rebalance::{Pauses, Tempo},
+    rebalance::{Pauses, Standing, Tempo},
     *,
 };
 use crate::{config::Config, metrics::Metrics};
@@ -129,16 +129,26 @@ impl World {
         cluster["status"]["conditions"][0]["message"] == "the ring is published in a moment"
     }
 
-    /// Whether the mover has nothing to do; a moment is given it to find out.
+    /// Whether the mover has gone, or holds still in a round that it began after this was called.
     async fn mover_rests(&self) -> bool {
-        sleep(Duration::from_millis(3)).await;
-        match self.api.get(CLUSTER) {
-            Some(cluster) => self
-                .operator
-                .movers
-                .is_resting(cluster["metadata"]["uid"].as_str().unwrap()),
-            None => true,
+        let cluster = self.api.get(CLUSTER).unwrap_or_default();
+        let told = || {
+            let uid = cluster["metadata"]["uid"].as_str()?;
+            self.operator.movers.told(uid)
+        };
+        let before = told().map_or(0, |(rounds, _)| rounds);
+        for _ in 0..1_000 {
+            sleep(Duration::from_millis(1)).await;
+            match told() {
+                None => return true,
+                // The first round that it tells of may have begun before.
+                Some((rounds, standing)) if rounds >= before + 2 => {
+                    return matches!(standing, Standing::Waiting { .. } | Standing::Paused);
+                }
+                Some(_) => {}
+            }
         }
+        false
     }
 
     /// Changes the specification, as a person would.

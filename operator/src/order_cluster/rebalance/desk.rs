@@ -19,6 +19,9 @@ struct State {
     /// Counts the orders.
     version: u64,
     report: Report,
+    /// Counts the reports.
+    #[cfg(test)]
+    rounds: u64,
     /// The mover has gone: there was nothing left to do.
     closed: bool,
     stopped: bool,
@@ -31,6 +34,8 @@ impl Desk {
                 orders,
                 version: 0,
                 report: Report::default(),
+                #[cfg(test)]
+                rounds: 0,
                 closed: false,
                 stopped: false,
             }),
@@ -66,11 +71,20 @@ impl Desk {
         if state.version != version {
             report.empty.clear();
         }
+        #[cfg(test)]
+        {
+            state.rounds += 1;
+        }
         std::mem::replace(&mut state.report, report)
     }
 
     pub(crate) fn report(&self) -> Report {
         self.state().report.clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rounds(&self) -> u64 {
+        self.state().rounds
     }
 
     /// The mover goes, unless there are newer orders than those it knows.

@@ -159,16 +159,12 @@ impl Movers {
             .is_some_and(|report| report.standing == Standing::Moving)
     }
 
-    /// Whether the cluster's mover has nothing to do, or waits for something that does not come by itself.
+    /// How many rounds the cluster's mover has told of, and how it stands since the last; none if it has gone.
     #[cfg(test)]
-    pub(crate) fn is_resting(&self, uid: &str) -> bool {
+    pub(crate) fn told(&self, uid: &str) -> Option<(u64, Standing)> {
         self.with(|all| {
-            let Some(running) = all.get(uid) else { return true };
-            let waits = matches!(
-                running.desk.report().standing,
-                Standing::Waiting { .. } | Standing::Paused
-            );
-            waits || running.task.is_finished()
+            let running = all.get(uid).filter(|running| !running.task.is_finished())?;
+            Some((running.desk.rounds(), running.desk.report().standing))
         })
     }
 

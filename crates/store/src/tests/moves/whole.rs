@@ -63,7 +63,7 @@ async fn every_guarded_table_moves_and_its_source_is_left_empty() {
 
     let (notifier, _credentials) = pair.shards.other_store(Role::Notifier);
     let load = Load::start(&pair.shards.store, &notifier, 2);
-    load.wait_for_orders(10).await;
+    load.wait_for_orders(20).await;
     let ledger = load.stop().await;
     let digest = "SELECT relation, rows, hash::text FROM ringwright.range_digest(0, 4294967296) ORDER BY 1";
     let before = sqlx::query(digest).fetch_all(&mut pair.sessions[0].conn).await.unwrap();
@@ -75,7 +75,10 @@ async fn every_guarded_table_moves_and_its_source_is_left_empty() {
     let batch = super::pair::batch(move_id, 0, 1 << 32);
     let (source, target) = pair.ends(0);
     let compared = moves::pre_verify(source, target, &batch, 50).await.unwrap();
-    assert!(compared.rows > 100 && compared.differing.is_empty(), "{compared:?}");
+    let rows: i64 = before.iter().map(|row| row.get::<i64, _>(1)).sum();
+    assert!(compared.differing.is_empty(), "{compared:?}");
+    assert_eq!(compared.rows, rows.cast_unsigned(), "all rows are compared, in chunks");
+    assert!(rows > 50, "more than one chunk");
     pair.hand_all_over(0, move_id, 100).await;
     pair.finish(0, move_id).await;
     pair.assert_settled().await;
