@@ -5,10 +5,20 @@ use std::time::{Duration, Instant};
 /// After so long somebody is told: what steps wait for, a standby that flushes slowly or a session that holds a lock,
 /// passes within seconds or not by itself.
 const LONG: Duration = Duration::from_secs(600);
+/// What was not met again for so long has passed. A step is through, one way or the other, in much less.
+const PASSED: Duration = Duration::from_secs(180);
 
-/// Since when, and why, every step that could be done had to wait.
+/// Why every step that could be done had to wait.
 #[derive(Debug, Default)]
-pub(crate) struct Delay(Option<(Instant, String)>);
+pub(crate) struct Delay(Option<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    /// When that was seen last.
+    last: Instant,
+    why: String,
+}
 
 impl Delay {
     /// Takes in a round: whether anything went forward, and why something did not.
@@ -16,17 +26,19 @@ impl Delay {
         match (progressed, waited) {
             (true, _) => self.0 = None,
             (false, Some(why)) => {
-                let since = self.0.take().map_or(now, |(since, _)| since);
-                self.0 = Some((since, why));
+                let since = self.0.take().map_or(now, |before| before.since);
+                self.0 = Some(Waiting { since, last: now, why });
             }
-            // There was nothing that could be done: Postgres copies.
-            (false, None) => {}
+            // There was nothing that could be done, or nothing is through yet: Postgres copies.
+            (false, None) => {
+                self.0.take_if(|before| now.duration_since(before.last) >= PASSED);
+            }
         }
     }
 
     /// What holds everything up, if it has for long.
     pub(crate) fn is_long(&self, now: Instant) -> Option<String> {
-        let (since, why) = self.0.as_ref()?;
+        let Waiting { since, why, .. } = self.0.as_ref()?;
         let minutes = LONG.as_secs() / 60;
         (now.duration_since(*since) >= LONG).then(|| format!("no key has moved for {minutes} minutes and more: {why}"))
     }
@@ -41,8 +53,10 @@ mod tests {
         let (mut delay, began) = (Delay::default(), Instant::now());
         let after = |seconds| began + Duration::from_secs(seconds);
         let waited = || Some("a standby flushes slowly".to_owned());
-        delay.round(false, waited(), began);
-        delay.round(false, None, after(300));
+        for seconds in (0..600).step_by(150) {
+            delay.round(false, waited(), after(seconds));
+            delay.round(false, None, after(seconds + 100));
+        }
         assert_eq!(delay.is_long(after(599)), None);
         delay.round(false, waited(), after(600));
         assert!(
@@ -52,5 +66,15 @@ mod tests {
         );
         delay.round(true, waited(), after(601));
         assert_eq!(delay.is_long(after(1_300)), None);
+    }
+
+    #[test]
+    fn what_has_passed_does_not_make_a_long_copy_a_delay() {
+        let (mut delay, began) = (Delay::default(), Instant::now());
+        delay.round(false, Some("a session was cut off".to_owned()), began);
+        for seconds in (0..3_600).step_by(30) {
+            delay.round(false, None, began + Duration::from_secs(seconds));
+        }
+        assert_eq!(delay.is_long(began + Duration::from_secs(3_600)), None);
     }
 }
