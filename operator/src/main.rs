@@ -14,7 +14,7 @@ mod order_shard;
 mod schema_gates;
 mod shard_metrics;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -30,6 +30,10 @@ use crate::{
     leader::Election,
     metrics::Metrics,
 };
+
+/// An API server that sends nothing for so long is gone: the connection is given up, and whoever waited for it tries
+/// again. The server itself gives up a request after 60 s, and sends a bookmark on a quiet watch about once a minute.
+const API_SILENCE: Duration = Duration::from_secs(90);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -49,9 +53,11 @@ async fn main() -> anyhow::Result<()> {
     // Served to the end: a program that takes its time to stop is still watched.
     let serving = telemetry::serve(config.telemetry_listen, routes, CancellationToken::new());
 
-    let kubernetes = kube::Config::infer()
+    let mut kubernetes = kube::Config::infer()
         .await
         .context("find how to reach the Kubernetes API server")?;
+    kubernetes.read_timeout = Some(API_SILENCE);
+    kubernetes.reset_reader_on_write = true;
     // The Lease has a client of its own: it is what opens the gate of the other.
     let lease_client = kube::Client::try_from(kubernetes.clone()).context("make the client of the Lease")?;
     let fence = if config.leader_election {

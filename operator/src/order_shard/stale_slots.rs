@@ -88,7 +88,7 @@ pub(super) async fn sweep(resource: &OrderShard, shards: &Shards, view: &View<'_
                     shard = resource.name_any(),
                     member = member.name,
                     error = chain(&error),
-                    "could not look for slots of moves on a replica; it is tried again in a minute"
+                    "could not look for slots of moves on a replica; it is tried again when the shard is looked at after a minute"
                 );
                 Outcome::Failed(Instant::now())
             }
