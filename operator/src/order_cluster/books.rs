@@ -53,21 +53,23 @@ impl Books for Databases {
     }
 
     async fn claim(&self, keeper: &Keeper, ranges: &[Range]) -> Result<(), BookError> {
-        // No limit on the statement itself: a commit that waits for a standby must not be cut off (it would look
-        // undone and be there). Another reconcile waits behind this one, which is right.
         let shard = || keeper.shard.clone();
-        let mut connection = timeout(PATIENCE, self.masters.connect(keeper))
-            .await
-            .map_err(|_| BookError::Silent { shard: shard() })?
-            .map_err(|error| BookError::Unreachable {
+        let claiming = async {
+            let connecting = self.masters.connect(keeper).await;
+            let mut connection = connecting.map_err(|error| BookError::Unreachable {
                 shard: shard(),
                 source: Box::new(error),
             })?;
-        admin::claim_initial_ranges(&mut connection, ranges)
-            .await
-            .map_err(|error| BookError::Database {
+            let claimed = admin::claim_initial_ranges(&mut connection, ranges).await;
+            claimed.map_err(|error| BookError::Database {
                 shard: shard(),
                 source: Box::new(error),
             })
+        };
+        // A commit that waits for a standby goes on in the database when nobody waits for it here any more. That is as good
+        // as done, or as not done: the book is read again, and the same claim is made again. The cluster's reconcile must
+        // not wait for it, for it is what brings the standby back.
+        let silent = Err(BookError::Silent { shard: shard() });
+        timeout(PATIENCE, claiming).await.unwrap_or(silent)
     }
 }

@@ -88,8 +88,8 @@ pub async fn claim_initial_ranges(conn: &mut PgConnection, ranges: &[Range]) -> 
         return Err(AdminError::Refused(format!("{wrong} is not a range of the ring")));
     }
     let mut tx = conn.begin().await.map_err(failed(operation))?;
-    // Against another operator that sees the same empty book.
-    sqlx::raw_sql("LOCK TABLE ringwright.range_owners IN EXCLUSIVE MODE")
+    // Against another operator that sees the same empty book. One whose commit waits for a standby holds it for as long.
+    sqlx::raw_sql("SET LOCAL lock_timeout = '5s'; LOCK TABLE ringwright.range_owners IN EXCLUSIVE MODE")
         .execute(&mut *tx)
         .await
         .map_err(failed(operation))?;
