@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A shard that does not answer in this time is looked at again later.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A session that was opened longer ago is not used again, however busy it is: who may be promoted is read when one is
 /// opened.
 ///

@@ -15,6 +15,7 @@ use store::{
         set_copy_state, set_source_term, split_range, term, thaw_now,
     },
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     holdings::holdings,
     order_cluster::{
-        databases::{Answer, Databases},
+        databases::{Answer, Databases, PATIENCE},
         masters::{DATABASE, Keeper},
         names,
     },
@@ -93,7 +94,13 @@ impl Hands for Databases {
         let mut session = self.session(shard).await?;
         let outside = rows_outside(&mut session).await;
         let size = match &outside {
-            Ok(_) => Some(admin::size(&mut session.conn).await),
+            Ok(_) => {
+                let asking = timeout(PATIENCE, admin::size(&mut session.conn)).await;
+                Some(asking.map_err(|_| Fault::Silent {
+                    shard: shard.shard.clone(),
+                    after: PATIENCE,
+                })?)
+            }
             Err(_) => None,
         };
         self.give_back(shard, session, &outside);
@@ -282,8 +289,16 @@ impl Databases {
     ) -> Result<Option<String>, MoveError> {
         let shards = [job.source.shard.as_str(), job.target.shard.as_str()];
         let _passage = self.context.schemas.pass_both(&job.source.namespace, shards).await;
-        let schema = async |session: &mut ShardSession| admin::schema_version(&mut session.conn).await.ok().flatten();
-        let (here, there) = (schema(source).await, schema(target).await);
+        let schema = async |end: &Keeper, session: &mut ShardSession| {
+            let asking = timeout(PATIENCE, admin::schema_version(&mut session.conn)).await;
+            let answer = asking.map_err(|_| MoveError::Silent {
+                shard: end.ordinal,
+                operation: format!("tell its schema for move {id}"),
+                limit_s: PATIENCE.as_secs(),
+            });
+            answer.map(|version| version.ok().flatten())
+        };
+        let (here, there) = (schema(&job.source, source).await?, schema(&job.target, target).await?);
         match (here, there) {
             (Some(here), Some(there)) if here == there => {
                 ensure_publication(source, id, ranges).await?;
