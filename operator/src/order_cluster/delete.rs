@@ -3,11 +3,14 @@
 //! Its shards go first, each in its own orderly way. Then, by the deletion policy, credentials and ring stay for a cluster
 //! created again under the name, or go too. Volumes are the shards' part.
 
+use std::time::Duration;
+
 use crds::{DeletionPolicy, OrderCluster, OrderShard, labels};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
+    runtime::controller::Action,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -15,8 +18,11 @@ use serde_json::json;
 use super::{Error, Operator, build, names, status};
 use crate::{finalizer, metrics};
 
+/// How often it is looked whether the shards are gone, should their watch have missed the end of one.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
 /// Takes the next step of the deletion; the watch on the shards brings the one after.
-pub(crate) async fn delete(operator: &Operator, resource: &OrderCluster) -> Result<(), Error> {
+pub(crate) async fn delete(operator: &Operator, resource: &OrderCluster) -> Result<Action, Error> {
     let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
     // A move that is cut off is finished by a cluster created again over the kept volumes.
     operator.movers.forget(&resource.uid().unwrap_or_default());
@@ -27,7 +33,8 @@ pub(crate) async fn delete(operator: &Operator, resource: &OrderCluster) -> Resu
             delete_shard(&api, shard, resource.spec.deletion_policy).await?;
         }
         let message = format!("waiting for {} shards to go", shards.len());
-        return status::deleting(operator, resource, message).await;
+        status::deleting(operator, resource, message).await?;
+        return Ok(Action::requeue(LOOK_AGAIN));
     }
     if resource.spec.deletion_policy == DeletionPolicy::Delete {
         let secrets = operator.context.api::<Secret>(&namespace);
@@ -44,7 +51,8 @@ pub(crate) async fn delete(operator: &Operator, resource: &OrderCluster) -> Resu
         operator.memory.forget(&uid);
     }
     let api = operator.context.api::<OrderCluster>(&namespace);
-    Ok(finalizer::remove(&api, resource, labels::CLUSTER_FINALIZER).await?)
+    finalizer::remove(&api, resource, labels::CLUSTER_FINALIZER).await?;
+    Ok(Action::await_change())
 }
 
 /// Found by owner: those of another cluster that once had the name are not touched. One whose owner was taken off by hand

@@ -140,9 +140,7 @@ fn cluster_named<K: Resource>(object: &K, cluster: &str) -> Option<ObjectRef<Ord
 async fn reconcile(resource: Arc<OrderCluster>, operator: Arc<Operator>) -> Result<Action, Error> {
     let started = Instant::now();
     let result = if resource.metadata.deletion_timestamp.is_some() {
-        delete::delete(&operator, &resource)
-            .await
-            .map(|()| Action::await_change())
+        delete::delete(&operator, &resource).await
     } else {
         converge(&operator, &resource).await
     };
