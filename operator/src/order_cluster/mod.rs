@@ -227,10 +227,11 @@ fn direct_mover(
 ) -> bool {
     let is_balanced = |tokens| operator.memory.is_balanced(&cluster.uid, tokens, &plan.owners);
     let balanced = settled.tokens.as_ref().is_none_or(is_balanced);
-    if settled.ring.epoch().is_some() {
+    // Without a ring to read nobody knows whom it lists; a mover that there is goes on under the orders it has.
+    if let (Some(listed), Some(_)) = (&settled.listed, settled.ring.epoch()) {
         let account = resource.status.as_ref().and_then(|status| status.rebalance.clone());
         let aborted = account.as_ref().and_then(|account| account.aborted_generation);
-        let orders = Orders::of(cluster, plan, shards, &settled.listed, aborted);
+        let orders = Orders::of(cluster, plan, shards, listed, aborted);
         let held = orders.settings.paused || orders.abort != Abort::No;
         let needed = settled.in_flight || (!balanced && !held);
         operator.movers.direct(&cluster.uid, orders, needed, account);

@@ -65,8 +65,8 @@ pub(crate) struct Settled {
     pub(crate) tokens: Option<Tokens>,
     /// Whether the books were read and ranges were found on their way.
     pub(crate) in_flight: bool,
-    /// The shards that the published ring lists.
-    pub(crate) listed: BTreeSet<Ordinal>,
+    /// The shards that the published ring lists; `None` if there is none, or it is damaged.
+    pub(crate) listed: Option<BTreeSet<Ordinal>>,
 }
 
 /// Makes the published ring what the shards' books say.
@@ -88,12 +88,11 @@ pub(crate) async fn settle(
         operator.warn_once(cluster, "RingDamaged", note).await;
     }
     let unsettled = |ring: RingState| {
-        let before = observed.ring.intact().map(listed_in).unwrap_or_default();
         Ok(Settled {
             ring,
             tokens: None,
             in_flight: false,
-            listed: before,
+            listed: observed.ring.intact().map(listed_in),
         })
     };
     // A newcomer is not listed yet, and has no book to be read.
@@ -267,10 +266,10 @@ async fn publish(
     mut record: Record,
     shards: &BTreeMap<u16, OrderShard>,
     tokens: &Tokens,
-) -> Result<(RingState, BTreeSet<Ordinal>), Error> {
-    let members = members(cluster, plan, shards, tokens);
+) -> Result<(RingState, Option<BTreeSet<Ordinal>>), Error> {
+    let before = observed.ring.intact().map(listed_in);
+    let members = members(cluster, plan, shards, tokens, before.as_ref());
     let metadata = build::ring_metadata(cluster, &record);
-    let before = observed.ring.intact().map(listed_in).unwrap_or_default();
     if let (Some(ring), Some(map)) = (observed.ring.intact(), &observed.ring.map)
         && record.epoch.is_some_and(|known| ring.epoch() >= known)
         && ring.tokens() == tokens
@@ -302,26 +301,39 @@ async fn publish(
         .memory
         .verified(&cluster.uid, &build::encoded_ring(&map).digest);
     let note = format!("Published the ring of {} shards, epoch {epoch}", shards.len());
-    if before == listed_in(&ring) && operator.movers.is_moving(&cluster.uid) {
+    let listed = Some(listed_in(&ring));
+    if before == listed && operator.movers.is_moving(&cluster.uid) {
         // Every two seconds while keys move: nobody wants these as events.
         info!(cluster = cluster.name, namespace = cluster.namespace, note);
     } else {
         operator.tell(cluster, "RingPublished", note).await;
     }
-    Ok((RingState::Current(epoch), listed_in(&ring)))
+    Ok((RingState::Current(epoch), listed))
 }
 
-/// The shards as the ring lists them.
-fn members(cluster: &Cluster, plan: &Plan, shards: &BTreeMap<u16, OrderShard>, tokens: &Tokens) -> Vec<Shard> {
+/// The shards as the ring lists them; `before`: whom the published one lists. One whose database was never set up is not
+/// listed for the first time: it may be taken back, which nobody may who is known.
+fn members(
+    cluster: &Cluster,
+    plan: &Plan,
+    shards: &BTreeMap<u16, OrderShard>,
+    tokens: &Tokens,
+    before: Option<&BTreeSet<Ordinal>>,
+) -> Vec<Shard> {
     let holders: BTreeSet<Ordinal> = tokens.as_slice().iter().map(|token| token.ordinal).collect();
     let leaves = |ordinal: Ordinal, shard: &OrderShard| {
         let drained = !plan.owners.is_empty() && !plan.owners.contains_key(&ordinal);
         drained || shard.spec.state == ShardState::Leaving
     };
+    let is_listed = |ordinal: Ordinal, shard: &OrderShard| {
+        let initialised = shard.status.as_ref().is_some_and(|status| status.initialised);
+        initialised || holders.contains(&ordinal) || before.is_some_and(|listed| listed.contains(&ordinal))
+    };
     shards
         .iter()
+        .map(|(ordinal, shard)| (Ordinal(*ordinal), shard))
+        .filter(|(ordinal, shard)| is_listed(*ordinal, shard))
         .map(|(ordinal, shard)| {
-            let ordinal = Ordinal(*ordinal);
             let name = shard.name_any();
             Shard {
                 hosts: names::member_hosts(&cluster.namespace, &name, shard.spec.postgres.instances),

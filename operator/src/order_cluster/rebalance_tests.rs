@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 
 use crds::RebalancePhase;
-use moves::{CopyState, RangeState};
+use moves::RangeState;
 use ring::{Ordinal, Ring, ShardState};
 use serde_json::{Value, json};
 
 use super::{
     rebalance::Survey,
-    world::{CLUSTER, SYSTEM, World, shard_path},
+    world::{RING, SYSTEM, World, shard_path},
     *,
 };
 
 const MIB: u64 = 1 << 20;
 
-async fn a_cluster_of(shards: u16) -> World {
+pub(super) async fn a_cluster_of(shards: u16) -> World {
     let mut world = World::new(shards);
     world.settle().await;
     world.assert_ready();
@@ -23,11 +23,11 @@ async fn a_cluster_of(shards: u16) -> World {
 }
 
 /// Ordinals that own keys by the published ring.
-fn owners(ring: &Ring) -> Vec<u16> {
+pub(super) fn owners(ring: &Ring) -> Vec<u16> {
     ring.tokens().shares().keys().map(|ordinal| ordinal.get()).collect()
 }
 
-fn annotation(world: &World, path: &str, key: &str) -> Value {
+pub(super) fn annotation(world: &World, path: &str, key: &str) -> Value {
     world.api.get(path).unwrap()["metadata"]["annotations"][key].clone()
 }
 
@@ -44,7 +44,7 @@ async fn until(world: &mut World, what: &str, condition: impl Fn(&World) -> bool
     panic!("it never came to this: {what}; {}", world.message());
 }
 
-async fn no_step_succeeds_any_more(world: &mut World) {
+pub(super) async fn no_step_succeeds_any_more(world: &mut World) {
     until(world, "the steps that succeed are done", |world| {
         world.databases.with(|state| state.steps_left == Some(0))
     })
@@ -52,7 +52,7 @@ async fn no_step_succeeds_any_more(world: &mut World) {
 }
 
 /// Some keys have moved, and no step succeeds any more.
-async fn half_way_from_2_to_3() -> World {
+pub(super) async fn half_way_from_2_to_3() -> World {
     let mut world = a_cluster_of(2).await;
     world.databases.with(|state| state.steps_left = Some(12));
     world.specify(|spec| spec["shards"] = json!(3));
@@ -65,7 +65,7 @@ async fn it_becomes_ready(world: &mut World) {
     world.settle().await;
 }
 
-fn reason(world: &World) -> String {
+pub(super) fn reason(world: &World) -> String {
     world.ready().1
 }
 
@@ -151,7 +151,7 @@ async fn fewer_shards_give_everything_away_and_go_with_their_volumes() {
     world.assert_ready();
     assert_eq!(owners(&world.ring()), [0, 1, 3]);
     assert!(world.api.get(&shard_path(2)).is_none());
-    assert_eq!(annotation(&world, world::RING, labels::HIGHEST_ORDINAL), "3");
+    assert_eq!(annotation(&world, RING, labels::HIGHEST_ORDINAL), "3");
 }
 
 #[tokio::test]
@@ -193,23 +193,29 @@ async fn a_shard_is_replaced_by_draining_it_and_asking_for_one_more() {
 
 #[tokio::test]
 async fn a_shard_that_never_came_up_can_be_taken_back() {
-    let mut world = a_cluster_of(2).await;
-    let never_up = |world: &World| {
-        world.shards_act();
-        world.api.edit(&shard_path(3), |shard| shard["status"] = json!({}));
-    };
-    world.specify(|spec| spec["shards"] = json!(4));
-    for _ in 0..5 {
+    for ring_is_lost in [false, true] {
+        let mut world = a_cluster_of(2).await;
+        let never_up = |world: &World| {
+            world.shards_act();
+            world.api.edit(&shard_path(3), |shard| shard["status"] = json!({}));
+        };
+        world.specify(|spec| spec["shards"] = json!(4));
+        for look in 0..10 {
+            if look == 5 && ring_is_lost {
+                world.api.remove(RING);
+            }
+            world.reconcile().await.unwrap();
+            never_up(&world);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(owners(&world.ring()), [0, 1], "nothing moves to half of the new shards");
+        world.specify(|spec| spec["shards"] = json!(3));
         world.reconcile().await.unwrap();
-        never_up(&world);
+        assert!(world.api.get(&shard_path(3)).is_none());
+        it_becomes_ready(&mut world).await;
+        assert_eq!(owners(&world.ring()), [0, 1, 2]);
+        assert_eq!(world.account().phase, RebalancePhase::Finished);
     }
-    assert_eq!(owners(&world.ring()), [0, 1], "nothing moves to half of the new shards");
-    world.specify(|spec| spec["shards"] = json!(3));
-    world.reconcile().await.unwrap();
-    assert!(world.api.get(&shard_path(3)).is_none());
-    it_becomes_ready(&mut world).await;
-    assert_eq!(owners(&world.ring()), [0, 1, 2]);
-    assert_eq!(world.account().phase, RebalancePhase::Finished);
 }
 
 #[tokio::test]
@@ -262,52 +268,6 @@ async fn a_change_in_the_middle_ends_with_what_was_asked_last() {
 }
 
 #[tokio::test]
-async fn a_paused_rebalance_begins_nothing_and_goes_on_when_it_is_let() {
-    let mut world = a_cluster_of(2).await;
-    let before = world.ring();
-    world.specify(|spec| {
-        spec["shards"] = json!(3);
-        spec["rebalance"] = json!({"paused": true});
-    });
-    world.settle().await;
-    assert_eq!(world.ready(), ("False".to_owned(), "RebalancePaused".to_owned()));
-    assert_eq!(world.ring().tokens(), before.tokens());
-    assert!(world.databases.is_clean());
-    world.specify(|spec| spec["rebalance"] = json!({"paused": false}));
-    world.settle().await;
-    world.assert_ready();
-    assert_eq!(owners(&world.ring()), [0, 1, 2]);
-}
-
-#[tokio::test]
-async fn a_pause_in_the_middle_lets_what_is_copied_come_to_its_end_and_holds_what_is_only_written_down() {
-    let mut world = a_cluster_of(2).await;
-    // Two moves are written down, and one is copied.
-    world.databases.with(|state| state.steps_left = Some(3));
-    world.specify(|spec| {
-        spec["shards"] = json!(3);
-        spec["rebalance"] = json!({"maxParallelMoves": 1});
-    });
-    no_step_succeeds_any_more(&mut world).await;
-    world.specify(|spec| spec["rebalance"]["paused"] = json!(true));
-    world.databases.with(|state| state.steps_left = None);
-    // It settles: nobody calls anybody again and again for what is held.
-    world.settle().await;
-    assert_eq!(world.ready(), ("False".to_owned(), "RebalancePaused".to_owned()));
-    let account = world.account();
-    assert_eq!((account.phase, account.moves_done), (RebalancePhase::Paused, 1));
-    let held: Vec<CopyState> = world.databases.with(|state| {
-        let copies = state.shards.values().flat_map(|view| &view.copies);
-        copies.map(|copy| copy.state).collect()
-    });
-    assert_eq!(held, [CopyState::Waiting]);
-    world.specify(|spec| spec["rebalance"]["paused"] = json!(false));
-    world.settle().await;
-    world.assert_ready();
-    assert_eq!(owners(&world.ring()), [0, 1, 2]);
-}
-
-#[tokio::test]
 async fn half_of_a_plan_is_written_down_to_its_end_though_its_shards_are_not_ready() {
     let mut world = a_cluster_of(2).await;
     // Of two moves one is written down. A newer operator has a schema that its target takes when it is done.
@@ -331,46 +291,6 @@ async fn half_of_a_plan_is_written_down_to_its_end_though_its_shards_are_not_rea
         }
     }
     panic!("it never moved: {}", world.message());
-}
-
-#[tokio::test]
-async fn an_abort_undoes_what_has_not_changed_hands_and_holds_until_the_specification_changes() {
-    let mut world = half_way_from_2_to_3().await;
-    world.api.edit(CLUSTER, |cluster| {
-        cluster["metadata"]["annotations"] = json!({labels::ABORT_REBALANCE: "now"});
-    });
-    world.databases.with(|state| state.steps_left = None);
-    world.settle().await;
-    assert_eq!(world.ready(), ("False".to_owned(), "RebalanceAborted".to_owned()));
-    assert!(annotation(&world, CLUSTER, labels::ABORT_REBALANCE).is_null());
-    assert!(world.databases.is_clean());
-    let account = world.account();
-    assert_eq!(account.phase, RebalancePhase::Aborted);
-    assert!(account.aborted_generation.is_some());
-    let held = world.ring();
-    world.restart_operator();
-    world.settle().await;
-    assert_eq!(reason(&world), "RebalanceAborted", "another operator holds it too");
-    assert_eq!(world.ring().tokens(), held.tokens());
-
-    world.specify(|spec| spec["shards"] = json!(2));
-    world.settle().await;
-    world.assert_ready();
-    assert_eq!(owners(&world.ring()), [0, 1]);
-}
-
-#[tokio::test]
-async fn an_abort_with_nothing_to_abort_is_simply_taken_off() {
-    let mut world = a_cluster_of(2).await;
-    world.api.edit(CLUSTER, |cluster| {
-        cluster["metadata"]["annotations"] = json!({labels::ABORT_REBALANCE: ""});
-    });
-    world.settle().await;
-    world.assert_ready();
-    assert!(annotation(&world, CLUSTER, labels::ABORT_REBALANCE).is_null());
-    world.specify(|spec| spec["shards"] = json!(3));
-    world.settle().await;
-    world.assert_ready();
 }
 
 #[tokio::test]
@@ -472,6 +392,27 @@ async fn a_source_or_target_that_cannot_be_reached_is_waited_for_and_the_ring_st
         world.assert_ready();
         assert!(world.databases.is_clean());
     }
+}
+
+/// As above, and no ring says any more who has to be asked.
+#[tokio::test]
+async fn a_lost_ring_and_a_target_that_cannot_be_reached_are_waited_for() {
+    let mut world = half_way_from_2_to_3().await;
+    world.databases.with(|state| {
+        state.steps_left = None;
+        state.silent.insert("shop-2".to_owned());
+    });
+    world.api.remove(RING);
+    world.restart_operator();
+    for _ in 0..50 {
+        world.reconcile().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(world.api.get(RING).is_none(), "nobody can tell who owns what");
+    world.databases.with(|state| state.silent.clear());
+    it_becomes_ready(&mut world).await;
+    assert_eq!(owners(&world.ring()), [0, 1, 2]);
+    assert!(world.databases.is_clean());
 }
 
 #[tokio::test]
