@@ -246,8 +246,8 @@ async fn end_abort(
     cluster: &Cluster,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let done = progress.mover.as_ref().and_then(|report| report.aborted);
-    if !cluster.abort || done != Some(cluster.generation) {
+    let done = progress.mover.as_ref().is_some_and(|report| report.aborted);
+    if !cluster.abort || !done {
         return Ok(());
     }
     let api = operator.context.api::<OrderCluster>(&cluster.namespace);
@@ -342,6 +342,8 @@ pub(crate) mod fake_api;
 mod fake_databases;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod held_tests;
 #[cfg(test)]
 mod rebalance_tests;
 #[cfg(test)]

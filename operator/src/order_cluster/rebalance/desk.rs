@@ -50,8 +50,7 @@ impl Desk {
             return !needed && !orders.ask_else_than(&state.orders);
         }
         if state.orders != *orders {
-            // Who was seen to hold nothing under other orders may be about to get something.
-            state.report.empty.clear();
+            state.report.forget_what_orders_decide();
             state.orders = orders.clone();
             state.version += 1;
             self.news.notify_waiters();
@@ -69,7 +68,7 @@ impl Desk {
     pub(crate) fn file(&self, version: u64, mut report: Report) -> Report {
         let mut state = self.state();
         if state.version != version {
-            report.empty.clear();
+            report.forget_what_orders_decide();
         }
         #[cfg(test)]
         {

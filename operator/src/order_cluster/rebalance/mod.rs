@@ -112,8 +112,11 @@ impl Movers {
 
     /// Gives a cluster's mover its orders; starts one if there is none and `needed`, or if what is asked has changed.
     /// `account` is what the resource's status tells of an earlier rebalance.
-    pub(crate) fn direct(&self, uid: &str, orders: Orders, needed: bool, account: Option<RebalanceStatus>) {
+    pub(crate) fn direct(&self, uid: &str, mut orders: Orders, needed: bool, account: Option<RebalanceStatus>) {
         self.with(|all| {
+            if let Some(running) = all.get(uid) {
+                orders.abort = orders.abort.after(running.desk.orders().1.abort);
+            }
             if let Some(running) = all.get(uid)
                 && !running.is_lost()
                 && running.desk.give(&orders, needed)

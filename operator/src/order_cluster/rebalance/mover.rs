@@ -172,7 +172,7 @@ impl Mover {
                 self.course.close(RebalancePhase::Finished);
                 self.teller.finished(self.course.status()).await;
             }
-            report.aborted = (orders.abort == Abort::Requested).then_some(orders.generation);
+            report.aborted = matches!(orders.abort, Abort::Requested { .. });
             for leaver in leavers(orders, look) {
                 match self.still_holds(orders, leaver).await {
                     None => drop(report.empty.insert(leaver)),
@@ -188,10 +188,10 @@ impl Mover {
             wait = self.pauses.blocked;
         } else if orders.abort != Abort::No {
             self.course.close(RebalancePhase::Aborted);
-            self.course.abort_of(orders.generation);
-            report.aborted = (orders.abort == Abort::Requested).then_some(orders.generation);
             report.standing = Standing::Aborted;
-            if orders.abort == Abort::Requested {
+            if let Abort::Requested { generation } = orders.abort {
+                self.course.abort_of(generation);
+                report.aborted = true;
                 self.teller.aborted().await;
             }
         } else {

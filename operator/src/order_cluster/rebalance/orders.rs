@@ -40,10 +40,21 @@ pub(crate) enum Abort {
     /// No.
     #[default]
     No,
-    /// A person asks for it by the annotation.
-    Requested,
+    /// A person asks for it by the annotation, and was first seen to under this generation of the specification.
+    Requested { generation: i64 },
     /// It was, and the specification has not changed since.
     Held,
+}
+
+impl Abort {
+    /// What is asked for after `before`: a request that still stands is about the specification it was made for, however
+    /// that has changed since.
+    pub(crate) fn after(self, before: Self) -> Self {
+        match (self, before) {
+            (Self::Requested { .. }, Self::Requested { .. }) => before,
+            _ => self,
+        }
+    }
 }
 
 /// One look's worth of orders; the newest count.
@@ -93,7 +104,9 @@ impl Orders {
         aborted_generation: Option<i64>,
     ) -> Self {
         let abort = match cluster.abort {
-            true => Abort::Requested,
+            true => Abort::Requested {
+                generation: cluster.generation,
+            },
             false if aborted_generation == Some(cluster.generation) => Abort::Held,
             false => Abort::No,
         };

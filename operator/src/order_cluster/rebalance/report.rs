@@ -20,8 +20,8 @@ pub(crate) struct Report {
     pub(crate) seen: Option<Seen>,
     /// Leaving shards that hold nothing any more.
     pub(crate) empty: BTreeSet<Ordinal>,
-    /// The generation whose rebalance has been aborted as asked.
-    pub(crate) aborted: Option<i64>,
+    /// Whether the rebalance has been aborted as asked.
+    pub(crate) aborted: bool,
 }
 
 /// What was seen of the ring, and when.
@@ -49,6 +49,13 @@ pub(crate) enum Standing {
 }
 
 impl Report {
+    /// Takes back what need not hold under other orders: who was seen to hold nothing may be about to get something, and
+    /// an abort may have been asked for anew.
+    pub(crate) fn forget_what_orders_decide(&mut self) {
+        self.empty.clear();
+        self.aborted = false;
+    }
+
     /// Who owns what, and whether ranges are on their way, if that was seen just now.
     pub(crate) fn truth(&self) -> Option<(Tokens, bool)> {
         let seen = self.seen.as_ref().filter(|seen| seen.at.elapsed() < FRESH)?;
