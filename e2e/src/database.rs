@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
@@ -14,6 +14,8 @@ use crate::patience::await_condition;
 pub struct Master {
     /// The pod.
     pub pod: String,
+    /// Its uid: a pod that is made again under the name has another.
+    pub uid: Option<String>,
     /// Its address.
     pub address: String,
 }
@@ -39,10 +41,24 @@ pub async fn master_now(kubernetes: &Kubernetes, namespace: &str, shard: &str) -
     Ok(match pods.as_slice() {
         [pod] => address(pod).map(|address| Master {
             pod: pod.name_any(),
+            uid: pod.uid(),
             address,
         }),
         _ => None,
     })
+}
+
+/// Whether Patroni would promote a standby of this master if it died: one that is named synchronous.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn has_heir(kubernetes: &Kubernetes, namespace: &str, shard: &str, master: &Master) -> Result<bool> {
+    let maps = kubernetes.objects::<ConfigMap>(namespace);
+    let Some(sync) = maps.get_opt(&format!("{shard}-sync")).await? else {
+        return Ok(false);
+    };
+    let said = |key: &str| sync.annotations().get(key).map(String::as_str);
+    Ok(said("leader") == Some(&master.pod) && said("sync_standby").is_some_and(|named| !named.is_empty()))
 }
 
 /// A connection to a shard's master as superuser.

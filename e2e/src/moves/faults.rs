@@ -185,7 +185,7 @@ impl Scene<'_> {
             .is_some_and(|role| role == "master");
         self.await_whole(&shard, || async {
             if was_master {
-                return self.is_whole(&shard, &name).await;
+                return self.is_whole(&shard, pod.uid()).await;
             }
             // Its master sends to it again, by another process than before.
             let now = self.sender(&shard, &name).await?;
@@ -209,12 +209,16 @@ impl Scene<'_> {
         .await
     }
 
-    /// Whether the shard has a master other than the one that was killed just now, and a synchronous standby.
-    async fn is_whole(&self, shard: &str, killed: &str) -> Result<bool> {
+    /// Whether the shard has a master other than the pod that was killed just now, and a synchronous standby that would
+    /// take its place.
+    async fn is_whole(&self, shard: &str, killed: Option<String>) -> Result<bool> {
         const STANDBYS: &str = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')";
         let (kubernetes, namespace) = (&self.platform.kubernetes, &self.platform.namespace);
         let master = database::master_now(kubernetes, namespace, shard).await?;
-        if master.is_none_or(|master| master.pod == killed) {
+        let Some(master) = master.filter(|master| master.uid != killed) else {
+            return Ok(false);
+        };
+        if !database::has_heir(kubernetes, namespace, shard, &master).await? {
             return Ok(false);
         }
         let pool = database::connect(kubernetes, namespace, CLUSTER, shard).await?;
