@@ -10,8 +10,8 @@ use serde::Deserialize;
 use crate::kubernetes::Kubernetes;
 use crate::patience::await_condition;
 
-/// How long an event may take through broker, notifier and mail server on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an event may take through broker, notifier and mail server on a loaded machine, the broker's start with it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A received text message.
 #[derive(Debug, Clone, Deserialize)]

@@ -105,11 +105,11 @@ impl Kubernetes {
     /// The address of a Ready pod that a selector picks; waits for one.
     ///
     /// # Errors
-    /// When there is none within two minutes.
+    /// When there is none within ten minutes.
     pub async fn ready_pod_address(&self, namespace: &str, selector: &str) -> Result<String> {
         await_condition(
             &format!("a ready pod of {selector}"),
-            Duration::from_secs(120),
+            Duration::from_secs(600),
             || async {
                 let pods = self.pods(namespace, selector).await?;
                 Ok(pods.iter().filter(|pod| is_ready(pod)).find_map(address))

@@ -3,27 +3,28 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow};
 
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Looks again and again until `look` finds something.
 ///
 /// # Errors
-/// When it has not within `deadline`; an error of `look` ends the wait at once.
+/// When it has not within `deadline`; with the error of the last look, if that was one.
 pub async fn await_condition<T, F>(what: &str, deadline: Duration, mut look: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
 {
     let start = Instant::now();
+    let in_vain = || format!("waited {} s in vain for {what}", deadline.as_secs());
     loop {
-        if let Some(found) = look().await.with_context(|| format!("waiting for {what}"))? {
-            return Ok(found);
+        match look().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) if start.elapsed() > deadline => return Err(anyhow!(in_vain())),
+            Err(error) if start.elapsed() > deadline => return Err(error.context(in_vain())),
+            // An API server that fails for a moment ends no wait.
+            Ok(None) | Err(_) => tokio::time::sleep(PAUSE).await,
         }
-        if start.elapsed() > deadline {
-            bail!("waited {} s in vain for {what}", deadline.as_secs());
-        }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

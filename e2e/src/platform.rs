@@ -180,12 +180,12 @@ pub async fn make_cluster(kubernetes: &Kubernetes, namespace: &str, spec: &Value
 /// Waits until the cluster is Ready for the present generation of its specification.
 ///
 /// # Errors
-/// When it is not within four minutes; the message carries its status.
+/// When it is not within ten minutes; the message carries its status.
 pub async fn await_ready(kubernetes: &Kubernetes, namespace: &str, name: &str) -> Result<OrderCluster> {
     let clusters = kubernetes.objects::<OrderCluster>(namespace);
     let ready = await_condition(
         &format!("{namespace}/{name} to be Ready"),
-        Duration::from_secs(240),
+        Duration::from_secs(600),
         || async {
             let cluster = clusters.get(name).await?;
             Ok((condition(&cluster, "Ready").as_deref() == Some("True")).then_some(cluster))
@@ -237,7 +237,7 @@ pub async fn install_operator(kubernetes: &Kubernetes) -> Result<()> {
 fn rollout(kubernetes: &Kubernetes, namespace: &str, workload: &str) -> Result<()> {
     let done = kubernetes
         .cluster
-        .kubectl(["rollout", "status", "-n", namespace, "--timeout=240s", workload])?;
+        .kubectl(["rollout", "status", "-n", namespace, "--timeout=600s", workload])?;
     ensure!(!done.is_empty(), "kubectl said nothing about {workload}");
     Ok(())
 }

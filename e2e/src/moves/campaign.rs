@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use sqlx::postgres::PgPool;
 
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// Ten pods of databases, a Kubernetes, the load and its judge share two cores: five commits on ten disks take long at
 /// times. How short pauses are is for the benchmark to say.
 const MAX_PAUSE: &str = "1s";
+/// Until every shard was looked at.
+const SIGHT: Duration = Duration::from_secs(120);
 /// Under load before the first move, and after the last.
 const CALM: Duration = Duration::from_secs(5);
 /// Until the last customer is told.
@@ -208,12 +210,11 @@ impl Run<'_> {
         println!("--- from {from} to {to} shards");
         let (began, over) = (Instant::now(), AtomicBool::new(false));
         let before = {
-            let world = self.observer.world();
-            let world = world.borrow();
-            ensure!(
-                balanced(&world, from),
-                "{from} shards were not balanced before the move"
-            );
+            let mut world = self.observer.world();
+            let settled = tokio::time::timeout(SIGHT, world.wait_for(|world| balanced(world, from)));
+            let world = settled
+                .await
+                .with_context(|| format!("{from} shards were not balanced before the move"))??;
             owners(&world)
         };
         let scene = Scene {

@@ -48,7 +48,7 @@ pub fn operators(kubernetes: &Kubernetes, count: usize) -> Result<()> {
         deployment,
         "-n",
         OPERATOR_NAMESPACE,
-        "--timeout=120s",
+        "--timeout=600s",
     ])?;
     Ok(())
 }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::api::Customer;
-use e2e::{Platform, await_condition};
+use e2e::{Api, Platform, Reply, await_condition, eventually};
 use futures::future::join_all;
 use kube::ResourceExt;
+use serde_json::Value;
 
 const RACES: usize = 10;
 const RACERS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn of_users_racing_for_one_address_exactly_one_wins() -> Result<()> {
@@ -21,7 +23,7 @@ async fn of_users_racing_for_one_address_exactly_one_wins() -> Result<()> {
             let (api, mut body) = (api.clone(), prize.body());
             body["mobile_number"] = Customer::new().mobile.into();
             let key = format!("race-{racer}-{}", prize.email);
-            async move { api.post("/v1/users", &key, Some(&body)).await }
+            async move { create(&api, &key, &body).await }
         });
         let mut winners = 0;
         for reply in join_all(racers).await {
@@ -39,6 +41,18 @@ async fn of_users_racing_for_one_address_exactly_one_wins() -> Result<()> {
         ensure!(winners == 1, "{winners} of {RACERS} racers won one address");
     }
     Ok(())
+}
+
+/// Asks for a user until it is decided: who waits too long for another's claim, or for a shard, is told to come again.
+async fn create(api: &Api, key: &str, body: &Value) -> Result<Reply> {
+    eventually("the decision about a user", PATIENCE, || async {
+        let reply = api.post("/v1/users", key, Some(body)).await?;
+        let waits = ["contact-claim-pending", "idempotency-key-in-use"];
+        let is_open = reply.problem().is_ok_and(|problem| waits.contains(&problem.as_str()));
+        ensure!(reply.status != 503 && !is_open, "{}: {}", reply.status, reply.text);
+        Ok(reply)
+    })
+    .await
 }
 
 /// The API dies while users are being created. Whatever step it had reached, a repeat under the same key ends with one
@@ -67,7 +81,7 @@ async fn a_creation_cut_off_by_the_death_of_the_api_is_finished_by_its_repeat() 
     killed?;
 
     for (customer, first) in customers.iter().zip(first) {
-        let repeated = await_condition("the repeat to be answered", Duration::from_secs(120), || async {
+        let repeated = await_condition("the repeat to be answered", PATIENCE, || async {
             Ok(platform.api().await?.create_user(customer).await.ok())
         })
         .await?;
@@ -77,7 +91,7 @@ async fn a_creation_cut_off_by_the_death_of_the_api_is_finished_by_its_repeat() 
         let mut thief = Customer::new().body();
         thief["email_address"] = customer.email.clone().into();
         let key = format!("thief-{}", customer.email);
-        let refused = platform.api().await?.post("/v1/users", &key, Some(&thief)).await?;
+        let refused = create(&platform.api().await?, &key, &thief).await?;
         ensure!(
             refused.problem()? == "contact-taken",
             "the address was free: {}",

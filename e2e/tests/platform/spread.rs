@@ -1,17 +1,20 @@
 //! Keys lie where the ring says, and nowhere else.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::api::{Api, Customer};
 use e2e::platform::CLUSTER;
-use e2e::{Platform, database};
+use e2e::{Platform, database, eventually};
 use futures::{StreamExt, TryStreamExt, stream};
 use row_id::UserId;
 use sqlx::types::Uuid;
 
 const USERS: usize = 1_000;
 const AT_ONCE: usize = 16;
+/// For one request: a shard that is slow for a moment answers 503, and wants it again.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn orders_of_a_thousand_users_lie_on_exactly_the_shard_that_owns_them() -> Result<()> {
@@ -76,8 +79,9 @@ async fn orders_of_a_thousand_users_lie_on_exactly_the_shard_that_owns_them() ->
 }
 
 async fn user_with_order(api: &Api) -> Result<(Uuid, Uuid)> {
-    let user = api.create_user(&Customer::new()).await?;
-    let order = api.create_order(&user, "spread").await?;
+    let customer = Customer::new();
+    let user = eventually("creating a user", PATIENCE, || api.create_user(&customer)).await?;
+    let order = eventually("placing an order", PATIENCE, || api.create_order(&user, "spread")).await?;
     Ok((order.parse()?, user.parse()?))
 }
 
