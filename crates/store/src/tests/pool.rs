@@ -7,20 +7,23 @@ use futures::FutureExt;
 use futures::future::join_all;
 
 use super::proxy::Proxy;
-use super::shards::{Shards, run, server};
+use super::shards::{PATIENCE, Shards, run, server};
 use crate::ReadAt;
 use crate::config::{PgSslMode, StoreConfig};
 use crate::metrics::Metrics;
 use crate::store::connect::{Dialer, Purpose};
 use crate::store::pool::{AcquireError, Pool};
 
-/// Callers give up soon, dials do not.
-fn pool(shards: &Shards, proxy: &Proxy, connections: u32) -> Arc<Pool> {
+/// The patience of callers who are to give up.
+const SOON: Duration = Duration::from_millis(200);
+
+/// Callers give up after `acquire_timeout`, dials do not.
+fn pool(shards: &Shards, proxy: &Proxy, connections: u32, acquire_timeout: Duration) -> Arc<Pool> {
     let mut config = StoreConfig::new("pool-test", shards.credentials());
     config.ssl_mode = PgSslMode::Disable;
     config.pool.connections = connections;
-    config.pool.acquire_timeout = Duration::from_millis(200);
-    config.pool.connect_timeout = Duration::from_secs(60);
+    config.pool.acquire_timeout = acquire_timeout;
+    config.pool.connect_timeout = PATIENCE;
     let dialer = Arc::new(Dialer::new(config.clone()));
     let metrics = Metrics::default().of_pool(Purpose::Read);
     let host = proxy.address.to_string();
@@ -37,7 +40,7 @@ async fn proxy(shards: &Shards) -> Proxy {
 async fn a_member_that_is_slow_to_let_anybody_in_is_not_asked_again_and_again() {
     let shards = Shards::start(1).await;
     let proxy = proxy(&shards).await;
-    let pool = pool(&shards, &proxy, 8);
+    let pool = pool(&shards, &proxy, 8, SOON);
     proxy.hold(true);
     for _ in 0..3 {
         for given_up in join_all((0..20).map(|_| pool.acquire())).await {
@@ -66,7 +69,7 @@ async fn a_member_that_is_slow_to_let_anybody_in_is_not_asked_again_and_again() 
 async fn who_waits_for_a_new_connection_takes_one_that_comes_back() {
     let shards = Shards::start(1).await;
     let proxy = proxy(&shards).await;
-    let pool = pool(&shards, &proxy, 8);
+    let pool = pool(&shards, &proxy, 8, PATIENCE);
     let Ok(lease) = pool.acquire().await else {
         panic!("the server lets nobody in")
     };
@@ -88,7 +91,7 @@ async fn who_waits_for_a_new_connection_takes_one_that_comes_back() {
 async fn there_are_never_more_connections_than_may_be() {
     let shards = Shards::start(1).await;
     let proxy = proxy(&shards).await;
-    let pool = pool(&shards, &proxy, 3);
+    let pool = pool(&shards, &proxy, 3, SOON);
     for _ in 0..20 {
         let leases = join_all((0..12).map(|_| pool.acquire())).await;
         let held: Vec<_> = leases.into_iter().filter_map(Result::ok).collect();
@@ -104,7 +107,7 @@ async fn there_are_never_more_connections_than_may_be() {
 async fn a_connection_learns_that_its_server_is_no_more() {
     let shards = Shards::start(1).await;
     let proxy = proxy(&shards).await;
-    let pool = pool(&shards, &proxy, 2);
+    let pool = pool(&shards, &proxy, 2, PATIENCE);
     let Ok(before) = pool.acquire().await else {
         panic!("the server lets nobody in")
     };
@@ -124,7 +127,8 @@ async fn a_connection_learns_that_its_server_is_no_more() {
 
 #[tokio::test]
 async fn a_master_that_answers_late_is_still_the_master() {
-    let shards = Shards::start(1).await;
+    // A dial goes on until the master answers, however late that is.
+    let shards = Shards::with(1, |config| config.pool.connect_timeout = PATIENCE).await;
     let user = shards.create_user().await;
     shards.proxies[0].stall(true);
     let at = ReadAt::default();

@@ -92,13 +92,14 @@ impl Drop for Proxy {
 async fn serve(listener: TcpListener, upstream: String, database: String, faults: Arc<Faults>) {
     loop {
         let (client, _) = listener.accept().await.unwrap();
+        // Before the look: who refuses from now on cuts this one too.
+        let mut cut = faults.cut_all.0.subscribe();
         if faults.refuse.load(Ordering::SeqCst) {
             continue;
         }
         faults.accepted.fetch_add(1, Ordering::SeqCst);
         let (upstream, database, faults) = (upstream.clone(), database.clone(), Arc::clone(&faults));
         tokio::spawn(async move {
-            let mut cut = faults.cut_all.0.subscribe();
             drop(faults.hold.subscribe().wait_for(|hold| !hold).await);
             tokio::select! {
                 _ = pass(client, &upstream, &database, &faults) => {}

@@ -218,7 +218,8 @@ async fn while_nobody_writes_heartbeats_keep_the_replica_able_to_answer() {
         looks += 1;
         able += u32::from(ages.min().is_some_and(|age| age < Duration::from_secs(1)));
     }
-    assert!(able * 10 > looks * 9, "{able} of {looks}");
+    // By the first heartbeat alone it would be able for a third of the time.
+    assert!(able * 2 > looks, "{able} of {looks}");
     pair.shards.end().await;
 }
 

@@ -17,7 +17,7 @@ const ALL: u64 = 1 << 32;
 
 /// Two shards, of which shard 0 owned everything and gave it to shard 1, which the ring does not know yet.
 async fn moved() -> Shards {
-    let shards = Shards::with(2, |config| config.write_deadline = Duration::from_secs(5)).await;
+    let shards = Shards::start(2).await;
     let everything = Tokens::from_ranges([(ring::Range { lo: 0, hi: ALL }, Ordinal(0))]).unwrap();
     shards.publish(everything);
     let target = shards.host(1);
@@ -150,8 +150,13 @@ async fn a_frozen_range_delays_writes_and_not_the_masters_reads() {
         )
         .await;
     assert!(shards.has_order(order).await);
+    let all = &shards;
     let thaw = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        eventually("the write meets the freeze", || async move {
+            all.counted("frozen_retries_total") > 0
+        })
+        .await;
+        assert_eq!(shards.total("SELECT count(*) FROM shop.orders").await, 1, "it waits");
         shards
             .execute(
                 Ordinal(0),
@@ -159,12 +164,8 @@ async fn a_frozen_range_delays_writes_and_not_the_masters_reads() {
             )
             .await;
     };
-    let began = Instant::now();
     let (placed, ()) = tokio::join!(shards.store.create_order(key(), new_order(user), render_order), thaw);
     placed.unwrap();
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(90), "{took:?}");
-    assert!(shards.counted("frozen_retries_total") > 0);
     assert_eq!(shards.counted("reads_total{role=\"master\"}"), 1);
     shards.end().await;
 }
@@ -366,7 +367,7 @@ async fn a_dropped_request_is_finished_all_the_same() {
 
 #[tokio::test]
 async fn while_a_master_is_away_writes_wait_and_go_on_when_it_is_back() {
-    let shards = Shards::with(1, |config| config.write_deadline = Duration::from_secs(5)).await;
+    let shards = Shards::start(1).await;
     let user = shards.create_user().await;
     shards.proxies[0].refuse(true);
     let back = async {
@@ -403,7 +404,7 @@ async fn without_a_master_both_end_in_unavailable_within_their_deadlines() {
     );
     assert!(matches!(write, Err(StoreError::Unavailable { .. })), "{write:?}");
     assert!(matches!(read, Err(StoreError::Unavailable { .. })), "{read:?}");
-    assert!(began.elapsed() < Duration::from_secs(6));
+    assert!(began.elapsed() < Duration::from_secs(30));
     shards.end().await;
 }
 
@@ -422,7 +423,7 @@ async fn who_waits_for_a_master_that_lets_nobody_in_does_not_ask_again_and_again
     let refused = shards.store.create_user(key(), new_user(), render_user).await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
     let tries = shards.proxies[0].accepted() - before;
-    assert!((3..50).contains(&tries), "{tries} logins in 4 s");
+    assert!((1..50).contains(&tries), "{tries} logins in 4 s");
     shards.end().await;
 }
 
@@ -456,7 +457,6 @@ async fn credentials_are_read_again_when_a_login_is_refused() {
             config.credentials_dir.join("later"),
         )
         .unwrap();
-        config.write_deadline = Duration::from_secs(5);
         let directory = config.credentials_dir.clone();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use ring::{Epoch, Ordinal, Range, Ring, Shard, ShardState, Tokens, Weight, plan};
@@ -21,8 +21,12 @@ use crate::{IdempotencyKey, ReadAt, RequestHash, Store, StoreConfig, StoredRespo
 /// Databases are named by the process that made them, so that those of a dead one can be dropped.
 const PREFIX: &str = "ringwright_store_test_";
 
+/// For what a busy machine, or one that stops for some seconds, does in the end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-static CREATING: Mutex<()> = Mutex::const_new(());
+/// Held by whoever makes a database, which makes the roles right, or looks at the roles.
+pub(super) static CREATING: Mutex<()> = Mutex::const_new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 pub(super) struct Shards {
@@ -107,6 +111,7 @@ async fn drop_databases_of_the_dead(conn: &mut PgConnection) {
 
 /// A database with the roles and without a schema.
 pub(super) async fn empty_database() -> String {
+    let _one_at_a_time = CREATING.lock().await;
     let mut conn = superuser("postgres").await;
     let name = next_name();
     admin::ensure_database(&mut conn, &name).await.unwrap();
@@ -174,6 +179,16 @@ async fn drop_databases(names: &[String]) {
     }
 }
 
+/// Patient: tests of giving up set times of their own.
+fn config(program: &str, credentials: &tempfile::TempDir) -> StoreConfig {
+    let mut config = StoreConfig::new(program, credentials.path());
+    config.ssl_mode = PgSslMode::Disable;
+    config.write_deadline = PATIENCE;
+    config.read_deadline = PATIENCE;
+    config.pool.acquire_timeout = PATIENCE;
+    config
+}
+
 impl Shards {
     pub(super) async fn start(count: u16) -> Self {
         Self::with(count, |_| {}).await
@@ -205,8 +220,7 @@ impl Shards {
         let credentials = tempfile::tempdir().unwrap();
         std::fs::write(credentials.path().join("username"), "ringwright_app\n").unwrap();
         std::fs::write(credentials.path().join("password"), "test-ringwright_app").unwrap();
-        let mut config = StoreConfig::new("store-test", credentials.path());
-        config.ssl_mode = PgSslMode::Disable;
+        let mut config = config("store-test", &credentials);
         config.pool.connections = 8;
         configure(&mut config);
         let store = Store::open(config, ring.subscribe()).unwrap();
@@ -224,8 +238,7 @@ impl Shards {
         let credentials = tempfile::tempdir().unwrap();
         std::fs::write(credentials.path().join("username"), role.name()).unwrap();
         std::fs::write(credentials.path().join("password"), format!("test-{}", role.name())).unwrap();
-        let mut config = StoreConfig::new("store-test-other", credentials.path());
-        config.ssl_mode = PgSslMode::Disable;
+        let config = config("store-test-other", &credentials);
         (Store::open(config, self.ring.subscribe()).unwrap(), credentials)
     }
 
@@ -307,8 +320,18 @@ impl Shards {
             .unwrap()
     }
 
+    /// Patient also where the test's deadlines are short.
     pub(super) async fn create(&self, new: &NewUser) -> UserId {
-        user_of(&self.store.create_user(key(), new.clone(), render_user).await.unwrap())
+        let (key, began) = (key(), Instant::now());
+        loop {
+            match self.store.create_user(key.clone(), new.clone(), render_user).await {
+                Ok(written) => return user_of(&written),
+                Err(error) if error.retry_after().is_some() && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
     }
 
     pub(super) async fn create_user(&self) -> UserId {
@@ -400,13 +423,13 @@ pub(super) fn user_of(written: &Written) -> UserId {
     location.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-/// Waits for a condition, for at most ten seconds.
+/// Waits for a condition, for a minute at least.
 pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    for _ in 0..1_000 {
+    for _ in 0..6_000 {
         if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within ten seconds: {what}");
+    panic!("not within a minute: {what}");
 }

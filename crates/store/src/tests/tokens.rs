@@ -6,7 +6,7 @@ use ring::{Generation, Ordinal};
 use row_id::UserId;
 
 use super::proxy::Proxy;
-use super::shards::{Shards, eventually};
+use super::shards::{Shards, eventually, key, new_user, render_user, user_of};
 use crate::{ReadAt, ReadToken, ReadTokens, StoreError};
 
 fn session(token: ReadToken) -> ReadAt {
@@ -57,8 +57,8 @@ async fn a_token_of_a_term_or_position_that_the_shard_never_came_to_is_refused_a
 #[tokio::test]
 async fn a_token_of_a_later_term_waits_for_a_member_that_cannot_be_reached() {
     let shards = Shards::with(1, |config| config.read_deadline = Duration::from_secs(1)).await;
-    let user = shards.create_user().await;
-    let mut token = shards.store.get_user(user, &ReadAt::default()).await.unwrap().token;
+    let written = shards.store.create_user(key(), new_user(), render_user).await.unwrap();
+    let (user, mut token) = (user_of(&written), written.token);
     // It may have been promoted a moment ago.
     let away = Proxy::start("127.0.0.1:1".to_owned(), "nothing".to_owned()).await;
     away.refuse(true);

@@ -93,13 +93,14 @@ impl Servers {
 fn start_postgres(root: &Path, log: &Path) -> Result<Server> {
     let port = free_port()?;
     // Neither synchronised to disk nor vacuumed: the data is worth nothing, and gone in minutes. wal_level as on a shard;
-    // slots and workers for the moves that tests run at the same time, a handful each.
+    // slots and workers for the moves that tests run at the same time, a handful each. The replica has no slot, and
+    // each database that is dropped makes a checkpoint: what it has not read yet must be kept for it.
     let script = format!(
         "set -e
         initdb --pgdata /tmp/data --auth trust --encoding UTF8 --locale C.UTF-8 --username postgres
         exec postgres -D /tmp/data -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=/tmp \\
             -c wal_level=logical -c fsync=off -c full_page_writes=off -c autovacuum=off \\
-            -c max_connections=300 -c shared_buffers=128MB \\
+            -c max_connections=300 -c shared_buffers=128MB -c wal_keep_size=1GB \\
             -c max_replication_slots=100 -c max_wal_senders=100 -c max_worker_processes=100 \\
             -c max_logical_replication_workers=80 -c max_sync_workers_per_subscription=4 -c wal_retrieve_retry_interval=200ms"
     );

@@ -24,9 +24,9 @@ const CAMPAIGN: &str = "moves";
 /// The test program of the model.
 const MODEL: &str = "model";
 /// After this long a unit test is stuck, not slow.
-const UNIT_DEADLINE: &str = "15m";
+const UNIT_DEADLINE: &str = "25m";
 /// One program of end-to-end tests.
-pub(crate) const END_TO_END_DEADLINE: &str = "40m";
+pub(crate) const END_TO_END_DEADLINE: &str = "60m";
 
 /// Test programs, in the order of their names.
 #[derive(Debug, Default)]

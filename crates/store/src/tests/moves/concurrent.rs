@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use ring::Range;
-use tokio::time::timeout;
+use ring::{Ordinal, Range};
 
 use super::ledger::Load;
 use super::pair::{Pair, batch, claim_at, patient, row_at};
-use crate::admin::Role;
+use crate::admin::{self, Role};
 use crate::moves::{self, Attempt, HandOver, RangeState};
 use crate::tests::shards::run;
 
@@ -88,16 +87,24 @@ async fn an_operator_that_is_stopped_in_a_step_leaves_no_lock_behind() {
     let move_id = pair.begin(0, &[range]).await;
     let half = batch(move_id, range.lo, range.hi);
     let [mut writer, _] = pair.other_sessions().await;
+    let mut beside = pair.shards.superuser(Ordinal(0)).await;
     let (source, target) = pair.ends(0);
     moves::ensure_publication(source, move_id, &[range]).await.unwrap();
     let frozen = moves::freeze(source, &half, target.shard, &target.hosts, patient().pause)
         .await
         .unwrap();
     run(&mut writer.conn, SHARE).await;
+    let operator = admin::backend(&mut source.conn).await.unwrap();
     let mut step = Box::pin(moves::thaw_now(source, &half, frozen.attempt));
-    timeout(Duration::from_millis(300), &mut step)
-        .await
-        .expect_err("it waits for the writer");
+    let waits = async {
+        while admin::blockers(&mut beside, operator).await.unwrap() != Some(1) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        stepped = &mut step => panic!("it did not wait for the writer: {stepped:?}"),
+        () = waits => {}
+    }
     run(&mut writer.conn, "COMMIT").await;
     // The step is polled no more: its operator is stopped. A write waits for two seconds at most.
     run(&mut writer.conn, claim_at(1)).await;

@@ -8,7 +8,7 @@ use super::pair::{Pair, batch, patient, row_at};
 use super::undone::killed_at;
 use crate::moves::{self, HandOverLimits, RangeState};
 use crate::tests::orders::{new_order, order_of, render_order};
-use crate::tests::shards::key;
+use crate::tests::shards::{eventually, key};
 use crate::{ReadAt, StoreError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,11 +93,12 @@ async fn nobody_finishes_a_move_by_what_a_member_that_may_be_promoted_does_not_h
     assert_eq!(row_at(&mut pair.sessions[1], 0).await.state, RangeState::Importing);
     // The operator knows better: that member is not to be promoted.
     pair.hand_over(0, &all).await;
-    pair.shards
-        .store
-        .create_order(key(), new_order(user), render_order)
-        .await
-        .unwrap();
+    let (store, last) = (&pair.shards.store, &key());
+    eventually("an order is placed", || async move {
+        let placed = store.create_order(last.clone(), new_order(user), render_order);
+        placed.await.is_ok()
+    })
+    .await;
     pair.finish(0, move_id).await;
     pair.assert_settled().await;
     pair.end().await;
