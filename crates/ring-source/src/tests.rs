@@ -154,14 +154,14 @@ async fn an_ordinary_directory_serves_as_well() {
 #[tokio::test]
 async fn a_start_without_a_ring_says_what_was_found() {
     let directory = tempfile::tempdir().unwrap();
-    let limit = Duration::from_millis(100);
+    let limit = Duration::from_secs(2);
     let config = RingSourceConfig {
         first_ring_within: limit,
         ..from_directory(directory.path())
     };
     let error = RingSource::start(config.clone()).await.err().unwrap().to_string();
     assert!(
-        error.contains("no ring within 100ms: the mounted directory: there is no file"),
+        error.contains("no ring within 2s: the mounted directory: there is no file"),
         "{error}"
     );
     let nowhere = RingSourceConfig {
@@ -271,7 +271,7 @@ async fn a_config_map_without_its_entries_is_refused_by_name() {
         directory: None,
         config_map: Some(("ns".into(), "shop-ring".into())),
         client: Some(client),
-        first_ring_within: Duration::from_secs(1),
+        first_ring_within: Duration::from_secs(3),
     };
     let error = RingSource::start(config).await.err().unwrap().to_string();
     assert!(error.contains("the ConfigMap: it has no entry tokens"), "{error}");

@@ -56,13 +56,16 @@ async fn a_message_whose_sender_died_is_unknown_and_not_sent() {
     let claimed = shop
         .notify
         .store
-        .claim_notification(id, Duration::from_secs(1))
+        .claim_notification(id, Duration::from_secs(60))
         .await
         .unwrap();
     let Claimed::Ours(lease) = claimed else {
         panic!("{claimed:?}")
     };
     shop.notify.store.begin_sending(&lease).await.unwrap();
+    // The dead sender's lease ends.
+    shop.execute("UPDATE shop.sms SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL")
+        .await;
 
     sweep_until(&shop, |rows| rows.sms[0].delivery.status == NotificationStatus::Unknown).await;
     assert_eq!(shop.handle(&event, 1).await, Outcome::Ack);

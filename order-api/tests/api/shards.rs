@@ -214,8 +214,9 @@ impl ShardedApi {
         std::fs::write(credentials.join("password"), PASSWORD).unwrap();
         let mut config = StoreConfig::new("order-api-test", credentials);
         config.ssl_mode = PgSslMode::Disable;
-        config.write_deadline = Duration::from_secs(5);
-        config.read_deadline = Duration::from_secs(3);
+        // No test waits for them.
+        config.write_deadline = Duration::from_secs(60);
+        config.read_deadline = Duration::from_secs(60);
         let store = Store::open(config, watch::channel(Arc::new(ring)).1).unwrap();
         Self {
             api: Api::over(store, settings(), files),

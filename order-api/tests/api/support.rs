@@ -33,14 +33,14 @@ pub(crate) const READER: &str = "test-key-that-reads";
 /// A key that may do one request a second.
 pub(crate) const SLOW: &str = "test-key-that-is-slow";
 
-/// The limits of most tests: small enough to be met.
+/// The limits of most tests: sizes small enough to be met.
 pub(crate) fn settings() -> Settings {
     Settings {
         body: BodyLimits {
             max_bytes: 64 * 1024,
             read_timeout: Duration::from_secs(1),
         },
-        request_timeout: Duration::from_secs(10),
+        request_timeout: Duration::from_secs(60),
         max_concurrent_requests: 64,
     }
 }
@@ -72,14 +72,19 @@ pub(crate) struct Api {
 impl Api {
     /// The service over a shard that nobody can reach.
     pub(crate) fn without_shards(settings: Settings) -> Self {
+        Self::waiting_in_vain(settings, Duration::from_millis(300))
+    }
+
+    /// The same, whose store gives the shard up after `deadline`.
+    pub(crate) fn waiting_in_vain(settings: Settings, deadline: Duration) -> Self {
         let files = files();
         // A port of this machine on which nothing listens.
         let shard = shard(0, "127.0.0.1:9");
         let tokens = Tokens::from_ranges([(Range::ALL, Ordinal(0))]).unwrap();
         let ring = Arc::new(Ring::new(Epoch(1), vec![shard], tokens).unwrap());
         let mut config = StoreConfig::new("order-api-test", files.path().join("database"));
-        config.write_deadline = Duration::from_millis(300);
-        config.read_deadline = Duration::from_millis(300);
+        config.write_deadline = deadline;
+        config.read_deadline = deadline;
         let store = Store::open(config, watch::channel(ring).1).unwrap();
         Self::over(store, settings, files)
     }

@@ -71,6 +71,8 @@ impl Installation {
     pub(crate) fn publisher_with(&self, change: impl FnOnce(&mut PublisherConfig)) -> Publisher {
         let mut config = PublisherConfig {
             topology: self.topology.clone(),
+            // No test waits for it: on a slow machine a thousand events take more than the usual 5 s.
+            limit: Duration::from_secs(60),
             ..PublisherConfig::new(self.url_file(), "test")
         };
         change(&mut config);

@@ -33,6 +33,7 @@ enum Act {
 type Script = &'static [(&'static str, Act)];
 
 struct Server {
+    script: Script,
     url_file: tempfile::NamedTempFile,
     connections: Arc<AtomicU32>,
     /// The first word of every line that was a command.
@@ -59,6 +60,7 @@ impl Server {
             }
         });
         Self {
+            script,
             url_file,
             connections,
             commands,
@@ -66,12 +68,18 @@ impl Server {
     }
 
     async fn smtp(&self) -> Smtp {
-        let quick = Duration::from_millis(300);
-        let limits = SmtpLimits {
-            connect: Duration::from_secs(2),
-            command: quick,
-            content: quick,
+        let (quick, patient) = (Duration::from_millis(300), Duration::from_secs(30));
+        let mut limits = SmtpLimits {
+            connect: patient,
+            command: patient,
+            content: patient,
         };
+        // Quick only where it waits in vain: a slow machine is no silence.
+        match self.script.iter().find(|(_, act)| *act == Act::Hush) {
+            Some(("CONTENT", _)) => limits.content = quick,
+            Some(_) => limits.command = quick,
+            None => {}
+        }
         Smtp::new(self.url_file.path().to_owned(), limits).await.unwrap()
     }
 }
