@@ -1,13 +1,30 @@
 //! What every reconcile is given.
 
+use std::time::Duration;
+
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::ObjectReference};
 use kube::{
     Api, Client, Resource,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::{
+        events::{Event, EventType, Recorder, Reporter},
+        watcher,
+    },
 };
 use tracing::warn;
 
 use crate::{apply::FIELD_MANAGER, config::Config, metrics::Metrics, schema_gates::SchemaGates};
+
+/// An API server that sends nothing for so long is gone: the connection is given up, and whoever waited for it tries again.
+/// The server itself gives up a request after 60 s, and ends a watch before that (see [`watching`]).
+pub(crate) const API_SILENCE: Duration = Duration::from_secs(90);
+/// After so many seconds the server ends a watch, which is taken up where it was; a quiet one never looks like one whose
+/// server is gone.
+const WATCH_SECONDS: u32 = 60;
+
+/// How a watch is asked for.
+pub(crate) fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
 
 /// Clients, settings and counters shared by the controllers.
 pub(crate) struct Context {

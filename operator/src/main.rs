@@ -14,7 +14,7 @@ mod order_shard;
 mod schema_gates;
 mod shard_metrics;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -26,14 +26,10 @@ use tracing::info;
 use crate::{
     api_gate::{Fence, GateLayer},
     config::Config,
-    context::Context,
+    context::{API_SILENCE, Context},
     leader::Election,
     metrics::Metrics,
 };
-
-/// An API server that sends nothing for so long is gone: the connection is given up, and whoever waited for it tries
-/// again. The server itself gives up a request after 60 s, and sends a bookmark on a quiet watch about once a minute.
-const API_SILENCE: Duration = Duration::from_secs(90);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

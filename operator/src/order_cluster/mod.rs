@@ -36,7 +36,6 @@ use kube::{
         controller::{Action, Config},
         events::EventType,
         reflector::ObjectRef,
-        watcher,
     },
 };
 use ring::Ordinal;
@@ -57,7 +56,12 @@ use self::{
     status::Progress,
     validate::Cluster,
 };
-use crate::{apply::ApplyError, conditions::made_by_operator, context::Context, finalizer, metrics};
+use crate::{
+    apply::ApplyError,
+    conditions::made_by_operator,
+    context::{Context, watching},
+    finalizer, metrics,
+};
 
 /// What the controller works with.
 #[derive(Debug)]
@@ -99,14 +103,13 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
         books: databases,
         memory: Memory::default(),
     });
-    let made = |component: &str| {
-        watcher::Config::default().labels(&format!("{},{}={component}", made_by_operator(), labels::COMPONENT))
-    };
+    let made =
+        |component: &str| watching().labels(&format!("{},{}={component}", made_by_operator(), labels::COMPONENT));
     // Several children that change at once are one reconcile.
     let config = Config::default().debounce(Duration::from_millis(100)).concurrency(8);
-    Controller::new(context.watched::<OrderCluster>(), watcher::Config::default())
+    Controller::new(context.watched::<OrderCluster>(), watching())
         .with_config(config)
-        .watches(context.watched::<OrderShard>(), watcher::Config::default(), |shard| {
+        .watches(context.watched::<OrderShard>(), watching(), |shard| {
             cluster_named(&shard, &shard.spec.cluster)
         })
         .watches(context.watched::<Secret>(), made(build::CREDENTIALS), |secret| {

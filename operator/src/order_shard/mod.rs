@@ -52,14 +52,13 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::conditions::made_by_operator;
-use crate::context::Context;
+use crate::context::{Context, watching};
 pub(crate) use build::template_revision;
 
 use bootstrap::StartWatch;
@@ -149,7 +148,7 @@ async fn control(context: Arc<Context>, stop: CancellationToken) {
         touched: Touched::default(),
         memory: Mutex::default(),
     });
-    let controller = Controller::new(context.watched::<OrderShard>(), watcher::Config::default()).with_config(
+    let controller = Controller::new(context.watched::<OrderShard>(), watching()).with_config(
         controller::Config::default()
             .concurrency(CONCURRENCY)
             .debounce(DEBOUNCE),
@@ -179,7 +178,7 @@ fn with_triggers(controller: Controller<OrderShard>, context: &Context, shards: 
         renewals.take_in(object, Instant::now());
         watch::config_map(object)
     };
-    let made = || watcher::Config::default().labels(&made_by_operator());
+    let made = || watching().labels(&made_by_operator());
     let of_cluster = |store: Store<OrderShard>| {
         move |object: &Secret| match watch::by_label(object) {
             own if !own.is_empty() => own,
@@ -209,7 +208,7 @@ fn with_triggers(controller: Controller<OrderShard>, context: &Context, shards: 
         )))
         .reconcile_on(watch::changes(
             context.watched::<OrderCluster>(),
-            watcher::Config::default(),
+            watching(),
             watch::deletion,
             going(store),
         ))
@@ -233,7 +232,7 @@ where
         + Send
         + 'static,
 {
-    let made = watcher::Config::default().labels(&made_by_operator());
+    let made = watching().labels(&made_by_operator());
     watch::changes(context.watched::<K>(), made, watch::any_change, watch::by_label)
 }
 
