@@ -1,6 +1,6 @@
 //! The shards' own books of who owns which keys: `ringwright.range_owners` in each database.
 
-use std::{fmt::Debug, time::Duration};
+use std::fmt::Debug;
 
 use async_trait::async_trait;
 use moves::ShardView;
@@ -9,13 +9,10 @@ use store::admin::{self, AdminError};
 use tokio::time::timeout;
 
 use super::{
-    databases::Databases,
+    databases::{Databases, PATIENCE},
     masters::{ConnectError, Keeper},
     rebalance::{Fault, Hands},
 };
-
-/// A shard that does not answer in this time is looked at again later; a book is a few hundred rows.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a book could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -20,18 +20,25 @@ struct Waiting {
     why: String,
 }
 
+impl Waiting {
+    fn has_passed(&self, now: Instant) -> bool {
+        now.duration_since(self.last) >= PASSED
+    }
+}
+
 impl Delay {
     /// Takes in a round: whether anything went forward, and why something did not.
     pub(crate) fn round(&mut self, progressed: bool, waited: Option<String>, now: Instant) {
         match (progressed, waited) {
             (true, _) => self.0 = None,
             (false, Some(why)) => {
-                let since = self.0.take().map_or(now, |before| before.since);
+                let before = self.0.take().filter(|before| !before.has_passed(now));
+                let since = before.map_or(now, |before| before.since);
                 self.0 = Some(Waiting { since, last: now, why });
             }
             // There was nothing that could be done, or nothing is through yet: Postgres copies.
             (false, None) => {
-                self.0.take_if(|before| now.duration_since(before.last) >= PASSED);
+                self.0.take_if(|before| before.has_passed(now));
             }
         }
     }

@@ -4,7 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{orders::Orders, report::Report};
+use super::{
+    orders::{Abort, Orders},
+    report::Report,
+};
 
 /// The newest orders and the newest report.
 #[derive(Debug)]
@@ -62,6 +65,11 @@ impl Desk {
     pub(crate) fn orders(&self) -> (u64, Orders) {
         let state = self.state();
         (state.version, state.orders.clone())
+    }
+
+    /// Whether the newest orders are to give up.
+    pub(crate) fn abort(&self) -> Abort {
+        self.state().orders.abort
     }
 
     /// Files the report of a round under these orders; the one before.

@@ -110,12 +110,13 @@ impl Movers {
         }
     }
 
-    /// Gives a cluster's mover its orders; starts one if there is none and `needed`, or if what is asked has changed.
+    /// Gives a cluster's mover its orders. Starts one if there never was one; after one that has gone, if one is `needed` or
+    /// something else is asked for.
     /// `account` is what the resource's status tells of an earlier rebalance.
     pub(crate) fn direct(&self, uid: &str, mut orders: Orders, needed: bool, account: Option<RebalanceStatus>) {
         self.with(|all| {
             if let Some(running) = all.get(uid) {
-                orders.abort = orders.abort.after(running.desk.orders().1.abort);
+                orders.abort = orders.abort.after(running.desk.abort());
             }
             if let Some(running) = all.get(uid)
                 && !running.is_lost()

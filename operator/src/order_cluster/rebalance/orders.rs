@@ -40,7 +40,8 @@ pub(crate) enum Abort {
     /// No.
     #[default]
     No,
-    /// A person asks for it by the annotation, and was first seen to under this generation of the specification.
+    /// A person asks for it by the annotation, and was first seen to under this generation of the specification. (An
+    /// operator that starts in the middle takes the one it finds.)
     Requested { generation: i64 },
     /// It was, and the specification has not changed since.
     Held,
