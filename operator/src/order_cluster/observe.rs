@@ -43,9 +43,14 @@ impl Observed {
         if shard.status.as_ref().is_some_and(|status| status.initialised) {
             return false;
         }
-        let newest = self.ring.intact();
-        let newest = newest.filter(|ring| self.record.epoch.is_some_and(|known| ring.epoch() >= known));
-        newest.is_some_and(|ring| ring.shards().iter().all(|one| one.ordinal != Ordinal(ordinal)))
+        self.newest_ring()
+            .is_some_and(|ring| ring.shards().iter().all(|one| one.ordinal != Ordinal(ordinal)))
+    }
+
+    /// The published ring, if it can be read and is not an older one that somebody put back.
+    pub(crate) fn newest_ring(&self) -> Option<&Ring> {
+        let is_newest = |ring: &&Ring| self.record.epoch.is_some_and(|known| ring.epoch() >= known);
+        self.ring.intact().filter(is_newest)
     }
 
     /// What planning starts from. `empty` are leaving shards that were found to hold nothing any more.

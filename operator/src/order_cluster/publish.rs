@@ -65,7 +65,7 @@ pub(crate) struct Settled {
     pub(crate) tokens: Option<Tokens>,
     /// Whether the books were read and ranges were found on their way.
     pub(crate) in_flight: bool,
-    /// The shards that the published ring lists; `None` if there is none, or it is damaged.
+    /// The shards that the newest ring lists; `None` if that is not there, or damaged.
     pub(crate) listed: Option<BTreeSet<Ordinal>>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn settle(
             ring,
             tokens: None,
             in_flight: false,
-            listed: observed.ring.intact().map(listed_in),
+            listed: observed.newest_ring().map(listed_in),
         })
     };
     // A newcomer is not listed yet, and has no book to be read.
@@ -267,11 +267,10 @@ async fn publish(
     shards: &BTreeMap<u16, OrderShard>,
     tokens: &Tokens,
 ) -> Result<(RingState, Option<BTreeSet<Ordinal>>), Error> {
-    let before = observed.ring.intact().map(listed_in);
+    let before = observed.newest_ring().map(listed_in);
     let members = members(cluster, plan, shards, tokens, before.as_ref());
     let metadata = build::ring_metadata(cluster, &record);
-    if let (Some(ring), Some(map)) = (observed.ring.intact(), &observed.ring.map)
-        && record.epoch.is_some_and(|known| ring.epoch() >= known)
+    if let (Some(ring), Some(map)) = (observed.newest_ring(), &observed.ring.map)
         && ring.tokens() == tokens
         && ring.shards() == members
     {
@@ -300,7 +299,7 @@ async fn publish(
     operator
         .memory
         .verified(&cluster.uid, &build::encoded_ring(&map).digest);
-    let note = format!("Published the ring of {} shards, epoch {epoch}", shards.len());
+    let note = format!("Published the ring of {} shards, epoch {epoch}", ring.shards().len());
     let listed = Some(listed_in(&ring));
     if before == listed && operator.movers.is_moving(&cluster.uid) {
         // Every two seconds while keys move: nobody wants these as events.
@@ -312,7 +311,8 @@ async fn publish(
 }
 
 /// The shards as the ring lists them; `before`: whom the published one lists. One whose database was never set up is not
-/// listed for the first time: it may be taken back, which nobody may who is known.
+/// listed for the first time: it can be taken back, and who is listed goes only when its database says so. One that leaves
+/// may have been listed by a ring that is lost.
 fn members(
     cluster: &Cluster,
     plan: &Plan,
@@ -327,7 +327,8 @@ fn members(
     };
     let is_listed = |ordinal: Ordinal, shard: &OrderShard| {
         let initialised = shard.status.as_ref().is_some_and(|status| status.initialised);
-        initialised || holders.contains(&ordinal) || before.is_some_and(|listed| listed.contains(&ordinal))
+        let known = before.is_some_and(|listed| listed.contains(&ordinal));
+        initialised || known || holders.contains(&ordinal) || shard.spec.state == ShardState::Leaving
     };
     shards
         .iter()

@@ -31,7 +31,7 @@ pub(crate) enum Truth {
         tokens: Tokens,
         claims: BTreeMap<Ordinal, Vec<Range>>,
     },
-    /// Not every book could be read: why, for each of the others.
+    /// Those books that could be read do not account for every position: why, for each of the others.
     Unread(BTreeMap<Ordinal, String>),
     /// The books contradict each other or leave a gap that nobody may fill.
     Broken(String),
@@ -48,7 +48,14 @@ pub(crate) fn truth(books: &BTreeMap<Ordinal, ShardBook>) -> Truth {
         }
     }
     if !unread.is_empty() {
-        return Truth::Unread(unread);
+        // Where those that answer own every position, the others own none. What they have to do with moves is not known.
+        return match moves::truth(&world) {
+            Ok(tokens) => Truth::Owned {
+                tokens,
+                in_flight: true,
+            },
+            Err(_) => Truth::Unread(unread),
+        };
     }
     match moves::truth(&world) {
         Ok(tokens) => Truth::Owned {

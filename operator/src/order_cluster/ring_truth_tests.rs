@@ -106,12 +106,19 @@ fn after_any_part_of_the_beginning_the_rest_of_the_same_plan_follows() {
 }
 
 #[test]
-fn one_book_that_cannot_be_read_stops_everything() {
+fn a_book_that_cannot_be_read_is_awaited_unless_the_others_own_everything() {
     let mut books = empty_books(3);
+    for (ordinal, ranges) in claims_of(truth(&empty_books(2))) {
+        claim(&mut books, ordinal.get(), &ranges);
+    }
+    books.get_mut(&Ordinal(2)).unwrap().view = Err("no answer".to_owned());
+    assert!(matches!(truth(&books), Truth::Owned { in_flight: true, .. }));
     books.get_mut(&Ordinal(1)).unwrap().view = Err("no answer".to_owned());
     assert_eq!(
         truth(&books),
-        Truth::Unread(BTreeMap::from([(Ordinal(1), "no answer".to_owned())]))
+        Truth::Unread(BTreeMap::from(
+            [1, 2].map(|ordinal| (Ordinal(ordinal), "no answer".to_owned()))
+        ))
     );
 }
 
