@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use ring::Ordinal;
+use ring::{Epoch, Ordinal};
 
 use super::Inner;
 use super::place::Way;
@@ -62,13 +62,20 @@ pub(super) async fn await_hand_over(way: &mut Way, deadline: Instant) {
 }
 
 impl Inner {
-    /// Until a shard is asked again that could not serve a try begun at `tried`, or a master is seen that was none then.
+    /// Until a shard is asked again that could not serve a try begun at `tried`, or a master is seen that was none then, or
+    /// another ring, by which it may be another shard's to serve.
     pub(super) async fn await_better(&self, shard: Ordinal, tried: Instant, way: &mut Way, deadline: Instant) {
         let until = next_try(LONG, way.waited(Obstacle::Shard), deadline);
-        let news = async {
+        let master = async {
             match self.shards.get(shard) {
                 Some(shard) => shard.new_master(tried).await,
                 None => std::future::pending().await,
+            }
+        };
+        let news = async {
+            tokio::select! {
+                () = master => {}
+                () = self.another_ring(|epoch| way.is_under(epoch)) => {}
             }
         };
         if tokio::time::timeout_at(until, news).await.is_ok() {
@@ -79,9 +86,22 @@ impl Inner {
     /// Until there is another ring than the one that led nowhere, or the position is asked for again.
     pub(super) async fn await_ring(&self, way: &mut Way, deadline: Instant) {
         let until = next_try(LONG, way.waited(Obstacle::Ring), deadline);
-        let mut ring = self.places.watch();
-        let another = ring.wait_for(|ring| !way.is_under(ring.epoch()));
+        let another = self.another_ring(|epoch| way.is_under(epoch));
         let _ = tokio::time::timeout_at(until, another).await;
+    }
+
+    /// Returns when there is another ring than the one that is known.
+    pub(super) async fn another_ring(&self, is_known: impl Fn(Epoch) -> bool) {
+        if self
+            .places
+            .watch()
+            .wait_for(|ring| !is_known(ring.epoch()))
+            .await
+            .is_err()
+        {
+            // Nobody tells of rings any more, so there is none to come.
+            std::future::pending::<()>().await;
+        }
     }
 }
 

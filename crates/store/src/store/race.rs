@@ -76,7 +76,15 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Observation, Silence> {
         let need = self.need(at, shard.ordinal);
-        let Contestants { candidates, master } = contestants(shard, &need, only_master, deadline).await?;
+        let epoch = self.places.ring().epoch();
+        let Contestants { candidates, master } = tokio::select! {
+            biased;
+            found = contestants(shard, &need, only_master, deadline) => found?,
+            // The shard may have left, and nobody of it ever answer again.
+            () = self.another_ring(|other| other == epoch) => {
+                return Err(Silence::Retry("no member may answer, and the ring has changed".to_owned()));
+            }
+        };
         let mut candidates = candidates.into_iter();
         let mut deposed = pin!(shard.master_moves_from(&master));
         let Some(first) = candidates.next() else {
@@ -272,7 +280,12 @@ async fn ask_member(member: &Arc<Member>, role: Role, query: &Query) -> Result<O
         AcquireError::Closed => Silence::Retry("its member has left the ring".to_owned()),
         AcquireError::Dial(error) => Silence::Retry(telemetry::chain(&error)),
     })?;
-    let rows = match query.ask(lease.conn()).await {
+    let gone = lease.server_is_gone();
+    let asked = tokio::select! {
+        asked = query.ask(lease.conn()) => asked,
+        () = gone => return Err(Silence::Retry("its server was started anew".to_owned())),
+    };
+    let rows = match asked {
         Ok(rows) => {
             lease.give_back();
             rows

@@ -216,7 +216,14 @@ impl Inner {
             return Err(Setback::Wait("its deadline had passed before it began".to_owned()));
         }
         let shard = self.shard(ordinal).map_err(Setback::Final)?;
-        let Some(member) = shard.master(self.patience(ordinal, deadline)).await else {
+        let epoch = self.places.ring().epoch();
+        let master = tokio::select! {
+            biased;
+            master = shard.master(self.patience(ordinal, deadline)) => master,
+            // It may have given its last range away and left, and never have a master again.
+            () = self.another_ring(|other| other == epoch) => None,
+        };
+        let Some(member) = master else {
             return Err(Setback::Wait("it has no master that can be reached".to_owned()));
         };
         member.mark_used();
@@ -225,10 +232,12 @@ impl Inner {
             return Err(Setback::Wait("no connection to its master was free in time".to_owned()));
         };
         let mut lease = leased?;
+        let gone = lease.server_is_gone();
         let body = tokio::select! {
             body = run_body(lease.conn(), work) => body,
             // Before COMMIT a session may be left: its transaction ends with it.
             () = shard.master_moves_from(&member.host) => return Err(Setback::Wait("its master changed".to_owned())),
+            () = gone => return Err(Setback::Wait("its server was started anew".to_owned())),
             () = tokio::time::sleep_until(deadline.into()) => {
                 member.nudge();
                 return Err(Setback::Wait("its master did not answer".to_owned()));

@@ -9,6 +9,7 @@ use row_id::UserId;
 
 use super::orders::{new_order, order_of, place, place_by, render_order};
 use super::shards::{Shards, eventually, key, new_user, render_user};
+use crate::admin::Role;
 use crate::orders::OrderStatus;
 use crate::store::MemberRole;
 use crate::{BasedOn, ReadAt, StoreError};
@@ -95,7 +96,6 @@ async fn a_redirect_to_a_shard_that_has_left_is_given_up_for_a_newer_ring() {
         )
         .await;
     // The redirect that was learned above is forgotten with the ring.
-    let owned_by = |shard| Tokens::from_ranges([(ring::Range { lo: 0, hi: ALL }, Ordinal(shard))]).unwrap();
     shards.publish(owned_by(0));
     let tell = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -110,6 +110,36 @@ async fn a_redirect_to_a_shard_that_has_left_is_given_up_for_a_newer_ring() {
     assert_eq!(written.unwrap().token.shard, Ordinal(1));
     assert!(read.unwrap().value.is_some());
     shards.end().await;
+}
+
+/// A shard gave its last range away, and is gone. The ring that tells of it comes while callers wait for it.
+#[tokio::test]
+async fn who_waits_for_a_shard_that_has_left_follows_a_newer_ring() {
+    let shards = moved().await;
+    let user = shards.create_user().await;
+    let order = place(&shards, user).await;
+    shards.proxies[0].refuse(true);
+    // One that has not been redirected yet.
+    let (store, _credentials) = shards.other_store(Role::App);
+    let tell = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        shards.publish(owned_by(1));
+    };
+    let (at, users) = (ReadAt::default(), [user]);
+    let (written, read, many, ()) = tokio::join!(
+        store.create_order(key(), new_order(user), render_order),
+        store.get_order(order, &at),
+        store.get_users(&users, &at),
+        tell
+    );
+    assert_eq!(written.unwrap().token.shard, Ordinal(1));
+    assert!(read.unwrap().value.is_some());
+    assert!(many[0].as_ref().unwrap().value.is_some());
+    shards.end().await;
+}
+
+fn owned_by(shard: u16) -> Tokens {
+    Tokens::from_ranges([(ring::Range { lo: 0, hi: ALL }, Ordinal(shard))]).unwrap()
 }
 
 #[tokio::test]
