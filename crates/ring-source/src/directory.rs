@@ -26,26 +26,29 @@ enum Stamp {
 pub(crate) async fn follow(directory: PathBuf, offers: Sender<Offer>) {
     let mut ticks = interval(POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What was looked at last, and whether it could be read.
     let mut seen = None;
     loop {
         ticks.tick().await;
         let stamp = stamp(&directory).await;
-        if seen.as_ref() == Some(&stamp) {
+        if matches!(&seen, Some((same, true)) if *same == stamp) {
             continue;
         }
         let content = read(&directory, &stamp).await;
-        if offers
-            .send(Offer {
-                origin: Origin::Directory,
-                content,
-            })
-            .await
-            .is_err()
+        let now = Some((stamp, content.is_ok()));
+        // What cannot be read is read again, and told of once. A change during the reading shows in the next stamp.
+        if seen != now
+            && offers
+                .send(Offer {
+                    origin: Origin::Directory,
+                    content,
+                })
+                .await
+                .is_err()
         {
             return;
         }
-        // A change during the reading shows in the next stamp.
-        seen = Some(stamp);
+        seen = now;
     }
 }
 
