@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -21,6 +22,9 @@ use tower::ServiceExt;
 /// A head with more than this is no request of a shop.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 const MAX_HEADERS: usize = 64;
+/// Whoever has sent nothing that is a request for so much longer than the time for a head is no client. (HTTP/1 gives up the
+/// head by itself; before it is known which of the two is spoken, nobody does.)
+const SILENCE_GRACE: Duration = Duration::from_secs(1);
 /// Streams of one HTTP/2 connection; the admission bounds the sum over all connections.
 const MAX_STREAMS: u32 = 128;
 
@@ -29,7 +33,7 @@ const MAX_STREAMS: u32 = 128;
 pub struct ServerLimits {
     /// Most open connections.
     pub max_connections: usize,
-    /// How long a connection may wait until the head of its next request is there.
+    /// How long a connection may wait until the head of its next request is there; the first has a second more.
     pub idle_timeout: Duration,
     /// How long connections may take to end once the server stops.
     pub drain_deadline: Duration,
@@ -53,10 +57,29 @@ pub async fn serve(
         let connections = connections.clone();
         tokio::spawn(async move {
             connections.inc();
+            let spoken = CancellationToken::new();
+            let service = {
+                let spoken = spoken.clone();
+                service_fn(move |request| {
+                    spoken.cancel();
+                    service.call(request)
+                })
+            };
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let silent = async {
+                if tokio::time::timeout(limits.idle_timeout + SILENCE_GRACE, spoken.cancelled())
+                    .await
+                    .is_ok()
+                {
+                    std::future::pending::<()>().await;
+                }
+            };
             // Clients that vanish or talk nonsense are no event of ours.
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(error, "a connection ended");
+            tokio::select! {
+                ended = watcher.watch(connection) => if let Err(error) = ended {
+                    tracing::debug!(error, "a connection ended");
+                },
+                () = silent => tracing::debug!("a connection brought no request"),
             }
             connections.dec();
             drop(permit);

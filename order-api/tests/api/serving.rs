@@ -28,8 +28,16 @@ const SOON: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(60);
 
 async fn start(router: Router, idle_timeout: Duration) -> (SocketAddr, CancellationToken, JoinHandle<bool>) {
+    start_with(router, idle_timeout, 64).await
+}
+
+async fn start_with(
+    router: Router,
+    idle_timeout: Duration,
+    max_connections: usize,
+) -> (SocketAddr, CancellationToken, JoinHandle<bool>) {
     let limits = ServerLimits {
-        max_connections: 64,
+        max_connections,
         idle_timeout,
         drain_deadline: LONG,
     };
@@ -75,6 +83,20 @@ async fn what_is_not_http_is_refused_or_dropped_and_never_a_fault_of_ours() {
     }
     stop.cancel();
     assert!(serving.await.unwrap());
+}
+
+/// Neither of these says yet which HTTP it would be.
+#[tokio::test]
+async fn who_connects_and_sends_nothing_keeps_nobody_else_out() {
+    for beginning in [b"".as_slice(), b"PRI * HT"] {
+        let (address, stop, serving) = start_with(Api::without_shards(settings()).router, SOON, 1).await;
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        silent.write_all(beginning).await.unwrap();
+        let answer = exchange(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+        stop.cancel();
+        assert!(serving.await.unwrap());
+    }
 }
 
 #[tokio::test]
