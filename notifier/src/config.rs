@@ -65,8 +65,9 @@ pub struct Config {
     /// between two tries, 5 minutes.
     #[arg(long, default_value = "900", value_parser = seconds(0.1))]
     pub overdue_after: Duration,
-    /// Seconds that events in hand have to end once the program is told to stop.
-    #[arg(long, default_value = "25", value_parser = seconds(0.1))]
+    /// Seconds that events in hand have to end once the program is told to stop. What is cut off while it is handed over is
+    /// never known to have been sent; a mail server takes up to 40 s for a letter.
+    #[arg(long, default_value = "60", value_parser = seconds(0.1))]
     pub shutdown_deadline: Duration,
 }
 
