@@ -9,7 +9,7 @@ use ring::{DecodeError, Ordinal, Ring};
 
 use super::{
     build, names,
-    plan::Known,
+    plan::{self, Known},
     record::{Record, Sources},
     validate::Cluster,
 };
@@ -40,7 +40,7 @@ impl Observed {
     /// Whether a shard's database has never been set up and the newest ring does not know it either. It holds nothing then,
     /// for keys come to a shard only after a ring has listed it.
     pub(crate) fn is_newcomer(&self, ordinal: u16, shard: &OrderShard) -> bool {
-        if shard.status.as_ref().is_some_and(|status| status.initialised) {
+        if plan::shard_is_initialised(shard) {
             return false;
         }
         self.newest_ring()

@@ -224,6 +224,11 @@ pub(crate) fn shard_is_ready(shard: &OrderShard) -> bool {
     })
 }
 
+/// Whether a shard's database was ever set up.
+pub(crate) fn shard_is_initialised(shard: &OrderShard) -> bool {
+    shard.status.as_ref().is_some_and(|status| status.initialised)
+}
+
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;

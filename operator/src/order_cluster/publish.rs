@@ -326,9 +326,9 @@ fn members(
         drained || shard.spec.state == ShardState::Leaving
     };
     let is_listed = |ordinal: Ordinal, shard: &OrderShard| {
-        let initialised = shard.status.as_ref().is_some_and(|status| status.initialised);
         let known = before.is_some_and(|listed| listed.contains(&ordinal));
-        initialised || known || holders.contains(&ordinal) || shard.spec.state == ShardState::Leaving
+        let is_set_up = plan::shard_is_initialised(shard);
+        is_set_up || known || holders.contains(&ordinal) || shard.spec.state == ShardState::Leaving
     };
     shards
         .iter()

@@ -47,21 +47,13 @@ pub(crate) fn truth(books: &BTreeMap<Ordinal, ShardBook>) -> Truth {
             Err(why) => drop(unread.insert(*ordinal, why.clone())),
         }
     }
-    if !unread.is_empty() {
-        // Where those that answer own every position, the others own none. What they have to do with moves is not known.
-        return match moves::truth(&world) {
-            Ok(tokens) => Truth::Owned {
-                tokens,
-                in_flight: true,
-            },
-            Err(_) => Truth::Unread(unread),
-        };
-    }
     match moves::truth(&world) {
+        // Where those that answer own every position, the others own none. What they have to do with moves is not known.
         Ok(tokens) => Truth::Owned {
             tokens,
-            in_flight: in_flight(&world),
+            in_flight: !unread.is_empty() || in_flight(&world),
         },
+        Err(_) if !unread.is_empty() => Truth::Unread(unread),
         Err(gap) => found(books, &world).unwrap_or_else(|why| Truth::Broken(format!("{}; {why}", gap.0))),
     }
 }
