@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::positions::Positions;
 use crate::token::{Lsn, Term};
 
-/// A replica whose last message from the master is older than this does not answer.
+/// A replica whose last message from the master is older than this does not answer. One that has not been heard of for as
+/// long is not waited for.
 pub(crate) const MESSAGE_LIMIT: Duration = Duration::from_secs(1);
 /// How far a token may be ahead of the log of its term before it is refused. A position told before the master crashed
 /// can lie within a record that was not written to its end; no record is as long as this.
@@ -59,6 +60,12 @@ pub(crate) struct View {
 impl View {
     pub(crate) fn sample(&self) -> Option<&Sample> {
         self.last.as_ref().ok()
+    }
+
+    /// Whether it has shown itself within [`MESSAGE_LIMIT`].
+    pub(crate) fn is_heard(&self, now: Instant) -> bool {
+        self.sample()
+            .is_some_and(|sample| now.saturating_duration_since(sample.began) < MESSAGE_LIMIT)
     }
 
     /// The name under which it streams.

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::connect::{Dialer, Purpose};
 use super::latency::{HedgeBudget, Latency};
-use super::member::{Kind, Sample, ShardView};
+use super::member::{Kind, Sample, ShardView, View};
 use super::pool::Pool;
 use crate::config::StoreConfig;
 use crate::metrics::Metrics;
@@ -203,6 +203,12 @@ impl Shard {
     pub(crate) async fn new_master(&self, since: Instant) {
         self.until(|view| view.master_since.is_some_and(|master| master > since))
             .await;
+    }
+
+    /// Returns when no look at a member has shown anything for [`super::member::MESSAGE_LIMIT`].
+    pub(crate) async fn falls_silent(&self, host: &str) {
+        let is_heard = |view: &View| view.host == host && view.is_heard(Instant::now());
+        self.until(|view| !view.members.iter().any(is_heard)).await;
     }
 
     async fn until(&self, seen: impl FnMut(&ShardView) -> bool) {

@@ -97,6 +97,7 @@ impl Inner {
         };
         let (answers, mut answered) = mpsc::channel(2);
         let mut asked = 1;
+        let mut silent = pin!(falls_silent(shard, first.role, first.member.host.clone()));
         ask(first, shard, query, deadline, answers.clone());
         let mut second = candidates.next();
         let mut may_hedge = true;
@@ -107,6 +108,14 @@ impl Inner {
                 // A master that has been deposed may be gone, and never answer.
                 () = &mut deposed => {
                     return Err(Silence::Retry("its master changed".to_owned()));
+                }
+                // It died without a word, most likely: asking the other is no hedge but the next try.
+                () = &mut silent, if second.is_some() => {
+                    if let Some(second) = second.take() {
+                        asked += 1;
+                        ask(second, shard, query, deadline, answers.clone());
+                    }
+                    continue;
                 }
                 () = tokio::time::sleep(patience), if may_hedge && second.is_some() => {
                     may_hedge = false;
@@ -242,6 +251,16 @@ fn eligible(shard: &Shard, need: &Need, only_master: bool) -> Option<Contestants
         candidates: found,
         master: master.host.clone(),
     })
+}
+
+/// Returns when a replica that was asked has not been heard of for so long that it would not be asked now.
+///
+/// Of a master nothing is concluded: nobody may answer in its place while none has taken it.
+async fn falls_silent(shard: &Shard, role: Role, host: String) {
+    match role {
+        Role::Master(_) => std::future::pending().await,
+        Role::Replica(_) => shard.falls_silent(&host).await,
+    }
 }
 
 /// Asks one member, in a task of its own: the loser of a race finishes its statement and gives its connection back in

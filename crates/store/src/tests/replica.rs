@@ -23,7 +23,7 @@ struct Pair {
     shards: Shards,
     /// A connection to the replica itself.
     replica: sqlx::PgConnection,
-    _proxy: Proxy,
+    proxy: Proxy,
     /// Holds the lock.
     _alone: sqlx::PgConnection,
 }
@@ -50,7 +50,7 @@ async fn pair() -> Pair {
     Pair {
         shards,
         replica: sqlx::PgConnection::connect_with(&control).await.unwrap(),
-        _proxy: proxy,
+        proxy,
         _alone: alone,
     }
 }
@@ -190,6 +190,36 @@ async fn a_replica_that_does_not_replay_shows_nobody_what_is_older_than_the_allo
         assert_eq!(shards.counted("reads_total{role=\"replica\"}"), by_replica);
     })
     .await;
+    pair.shards.end().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_falls_silent_holds_up_no_read_though_the_hedges_are_spent() {
+    let pair = pair().await;
+    let shards = &pair.shards;
+    let user = shards.create_user().await;
+    let shard = shards.store.inner.shard(Ordinal(0)).unwrap();
+    let master = shard.member(&shards.host(0)).unwrap();
+    let hedged = ReadAt {
+        race: Some(ReadRace::Hedged),
+        ..ReadAt::default()
+    };
+    let mut reads = tokio::task::JoinSet::new();
+    pair.proxy.stall(true);
+    for _ in 0..300 {
+        // The replica is asked first for as long as it may be, and nothing pays for asking the master as well.
+        master.latency.record(Duration::from_secs(10));
+        while shard.hedges.spend() {}
+        let (store, hedged) = (shards.store.clone(), hedged.clone());
+        reads.spawn(async move { store.get_user(user, &hedged).await });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Well before the reads' own deadline, which is a minute.
+    let answered = tokio::time::timeout(Duration::from_secs(30), reads.join_all()).await;
+    for read in answered.expect("some reads wait for the replica") {
+        assert!(read.unwrap().value.is_some());
+    }
+    pair.proxy.stall(false);
     pair.shards.end().await;
 }
 
