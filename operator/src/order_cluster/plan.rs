@@ -7,7 +7,10 @@ use kube::ResourceExt;
 use ring::{Ordinal, Weight};
 
 use super::{members, names, roster::Roster, validate::Cluster};
-use crate::{conditions::is_ready, order_shard::template_revision};
+use crate::{
+    conditions::is_ready,
+    order_shard::{serves, template_revision},
+};
 
 /// What to do about the shards.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +31,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PlannedShard {
     pub(crate) step: Step,
-    /// What its resource shall say now: at [`Step::Hold`] its Postgres part is what it says already.
+    /// What its resource shall say now: at [`Step::Hold`] its Postgres part and the revision are what it says already.
     pub(crate) spec: OrderShardSpec,
 }
 
@@ -192,23 +195,28 @@ fn first_step(cluster: &Cluster, known: Known<'_>, ordinal: u16, spec: &OrderSha
 
 /// Holds back updates so that no more than `max_unavailable` shards are unready at once because of them.
 ///
-/// A shard that is unready already loses nothing by an update, and the update may be what mends it: it goes first, and
-/// counts. A change that restarts nothing is not counted, and is never held back.
+/// A shard whose members are not well loses nothing by an update, and the update may be what mends it: it goes first, and
+/// counts. One that serves, and is unready because its schema or its settings are on their way, waits for its turn: an
+/// operator that brings a new schema makes all shards unready so at once. A change that restarts nothing is not counted,
+/// and is never held back.
 fn stagger(shards: &mut BTreeMap<u16, PlannedShard>, found: &BTreeMap<u16, OrderShard>, max_unavailable: usize) {
     let ready = |ordinal: &u16| found.get(ordinal).is_some_and(shard_is_ready);
-    let mut free = max_unavailable.saturating_sub(shards.keys().filter(|ordinal| !ready(ordinal)).count());
+    let unready = shards.keys().filter(|ordinal| !ready(ordinal)).count();
+    let mut given = 0;
     for (ordinal, shard) in shards.iter_mut() {
         let Some(found) = found.get(ordinal) else { continue };
         let restarts_nothing =
             found.spec.postgres == shard.spec.postgres && found.spec.template_revision == shard.spec.template_revision;
-        if shard.step != Step::Update || !ready(ordinal) || restarts_nothing {
+        if shard.step != Step::Update || restarts_nothing || !(ready(ordinal) || serves(found)) {
             continue;
         }
-        if free > 0 {
-            free -= 1;
+        let others = unready + given - usize::from(!ready(ordinal));
+        if others < max_unavailable {
+            given += usize::from(ready(ordinal));
         } else {
             shard.step = Step::Hold;
             shard.spec.postgres = found.spec.postgres.clone();
+            shard.spec.template_revision = found.spec.template_revision.clone();
         }
     }
 }

@@ -247,8 +247,11 @@ fn the_pod_template_of_a_newer_operator_goes_through_the_shards_as_any_change_do
         let next = u16::try_from(next).unwrap();
         assert_eq!(plan.with_step(Step::Update).collect::<Vec<_>>(), [next]);
         assert_eq!(plan.with_step(Step::Hold).count(), 2 - done);
+        // All are written, also those on hold.
+        for (ordinal, shard) in &mut found {
+            shard.spec = plan.shards[ordinal].spec.clone();
+        }
         let shard = found.get_mut(&next).unwrap();
-        shard.spec = plan.shards[&next].spec.clone();
         shard.metadata.generation = Some(2);
         assert!(!shard_is_ready(shard), "it has not even seen the change");
         let meanwhile = super::plan(&cluster, known(&found, Some(&roster)));
@@ -266,6 +269,27 @@ fn a_shard_that_is_unready_already_gets_the_change_first_and_counts() {
     cluster.postgres.image = Some("mended".to_owned());
     let plan = plan(&cluster, known(&found, Some(&roster)));
     assert_eq!(steps(&plan), [(0, Step::Hold), (1, Step::Hold), (2, Step::Update)]);
+}
+
+#[test]
+fn shards_that_serve_while_their_schema_is_on_its_way_get_a_change_one_after_the_other() {
+    let (mut cluster, mut found, roster) = running(3);
+    let migrating = |shard: &mut OrderShard| {
+        set_ready(shard, false);
+        let status = shard.status.as_mut().unwrap();
+        status.initialised = true;
+        status.conditions[0].reason = "PreparingDatabase".to_owned();
+    };
+    found.values_mut().for_each(migrating);
+    cluster.postgres.image = Some("of the operator's new version".to_owned());
+    let all = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(steps(&all), [(0, Step::Hold), (1, Step::Hold), (2, Step::Hold)]);
+
+    for ordinal in [0, 2] {
+        set_ready(found.get_mut(&ordinal).unwrap(), true);
+    }
+    let one = plan(&cluster, known(&found, Some(&roster)));
+    assert_eq!(steps(&one), [(0, Step::Hold), (1, Step::Update), (2, Step::Hold)]);
 }
 
 #[test]

@@ -78,6 +78,19 @@ impl Reason for Because {
     }
 }
 
+/// Whether a shard that is not ready serves all the same, with all its members: only its schema or its settings are on
+/// their way.
+pub(crate) fn serves(resource: &OrderShard) -> bool {
+    let on_its_way = [
+        Because::PreparingDatabase,
+        Because::MigrationWaiting,
+        Because::ReloadingConfiguration,
+    ];
+    let status = resource.status.as_ref().filter(|status| status.initialised);
+    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == "Ready"));
+    ready.is_some_and(|ready| on_its_way.iter().any(|reason| reason.as_str() == ready.reason))
+}
+
 /// What a commit waits for now.
 pub(crate) fn durability_now(commit: Commit, view: &View<'_>) -> DurabilityNow {
     let Some(master) = view.master else {
