@@ -29,7 +29,7 @@ pub(crate) async fn delete(operator: &Operator, resource: &OrderCluster) -> Resu
     let shards = shards_owned_by(operator, resource).await?;
     if !shards.is_empty() {
         let api = operator.context.api::<OrderShard>(&namespace);
-        for shard in shards.iter().filter(|shard| shard.meta().deletion_timestamp.is_none()) {
+        for shard in &shards {
             delete_shard(&api, shard, resource.spec.deletion_policy).await?;
         }
         let message = format!("waiting for {} shards to go", shards.len());
@@ -84,6 +84,9 @@ pub(crate) async fn delete_shard(
         let patch = json!({"spec": {"deletionPolicy": policy}});
         api.patch(&shard.name_any(), &PatchParams::default(), &Patch::Merge(patch))
             .await?;
+    }
+    if shard.meta().deletion_timestamp.is_some() {
+        return Ok(());
     }
     delete_if_there(api, &shard.name_any()).await
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crds::{OrderCluster, OrderShard, ShardState, labels};
+use crds::{DeletionPolicy, OrderCluster, OrderShard, ShardState, labels};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use ring::Ordinal;
 use serde_json::json;
 use telemetry::chain;
@@ -58,8 +58,8 @@ pub(crate) async fn finalize(
     if !resource.finalizers().iter().any(|f| f == labels::SHARD_FINALIZER) {
         return Ok(Deletion::Done);
     }
-    let with_cluster = cluster_goes_too(context, resource).await?;
-    if !with_cluster && !was_let_go(resource) {
+    let policy_of_cluster = policy_of_a_cluster_that_goes(context, resource).await?;
+    if policy_of_cluster.is_none() && !was_let_go(resource) {
         if let Some(refusal) = refusal(resource, observed, credentials).await {
             return Ok(Deletion::Refused(refusal));
         }
@@ -69,9 +69,12 @@ pub(crate) async fn finalize(
     if !stopped(context, resource, observed).await? {
         return Ok(Deletion::Stopping);
     }
-    // A shard that has given everything away keeps nothing that a later one could take for its own.
-    let has_left = !with_cluster && resource.spec.state == ShardState::Leaving;
-    if resource.spec.deletion_policy == crds::DeletionPolicy::Delete || has_left {
+    let delete = match policy_of_cluster {
+        Some(policy) => policy == DeletionPolicy::Delete,
+        // A shard that has given everything away keeps nothing that a later one could take for its own.
+        None => resource.spec.deletion_policy == DeletionPolicy::Delete || resource.spec.state == ShardState::Leaving,
+    };
+    if delete {
         delete_data(context, resource, &observed.claims).await?;
     }
     let api = context.api::<OrderShard>(&resource.namespace().unwrap_or_default());
@@ -80,14 +83,22 @@ pub(crate) async fn finalize(
     Ok(Deletion::Done)
 }
 
-/// With its cluster a shard goes whatever it owns: the cluster's deletion policy has decided about the data.
-async fn cluster_goes_too(context: &Context, resource: &OrderShard) -> Result<bool, FinalizeError> {
+/// With its cluster a shard goes whatever it owns: the cluster's deletion policy decides about the data, as it is when it
+/// comes to that. The shard's own may be from before, or be that of a shard which was to leave and had to stay.
+async fn policy_of_a_cluster_that_goes(
+    context: &Context,
+    resource: &OrderShard,
+) -> Result<Option<DeletionPolicy>, FinalizeError> {
     let clusters = context.api::<OrderCluster>(&resource.namespace().unwrap_or_default());
     let cluster = clusters
         .get_opt(&resource.spec.cluster)
         .await
         .map_err(failed(resource, "read the cluster"))?;
-    Ok(cluster.is_none_or(|c| c.metadata.deletion_timestamp.is_some()))
+    Ok(match cluster {
+        None => Some(resource.spec.deletion_policy),
+        Some(cluster) if cluster.metadata.deletion_timestamp.is_some() => Some(cluster.spec.deletion_policy),
+        Some(_) => None,
+    })
 }
 
 /// Why the shard must stay: it owns keys, or holds anything else that would be lost. What cannot be asked is taken to: a
@@ -130,14 +141,35 @@ async fn let_go(context: &Context, resource: &OrderShard) -> Result<(), Finalize
 
 /// Whether no member runs any more; begins to stop them otherwise.
 async fn stopped(context: &Context, resource: &OrderShard, observed: &Observed) -> Result<bool, FinalizeError> {
-    let sets = context.api::<StatefulSet>(&resource.namespace().unwrap_or_default());
-    if let Some(set) = &observed.stateful_set
-        && set.metadata.deletion_timestamp.is_none()
-    {
-        let deleted = sets.delete(&resource.name_any(), &DeleteParams::foreground()).await;
-        ignore_missing(deleted.map(drop)).map_err(failed(resource, "stop the members"))?;
+    let namespace = resource.namespace().unwrap_or_default();
+    match &observed.stateful_set {
+        Some(set) if set.metadata.deletion_timestamp.is_none() => {
+            let sets = context.api::<StatefulSet>(&namespace);
+            let deleted = sets.delete(&resource.name_any(), &DeleteParams::foreground()).await;
+            ignore_missing(deleted.map(drop)).map_err(failed(resource, "stop the members"))?;
+        }
+        Some(_) => {}
+        // A set that was taken away without its pods leaves them to nobody.
+        None => {
+            let pods = context.api::<Pod>(&namespace);
+            for member in observed.members.iter().filter(|member| !member.terminating) {
+                let deleted = pods.delete(&member.name, &of_uid(&member.uid)).await;
+                ignore_missing(deleted.map(drop)).map_err(failed(resource, "stop a member that has no StatefulSet"))?;
+            }
+        }
     }
     Ok(observed.stateful_set.is_none() && observed.members.is_empty())
+}
+
+fn of_uid(uid: &str) -> DeleteParams {
+    let preconditions = Some(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    });
+    DeleteParams {
+        preconditions,
+        ..DeleteParams::default()
+    }
 }
 
 /// Volumes and what Patroni knows of them.
@@ -179,3 +211,7 @@ fn failed(resource: &OrderShard, operation: &'static str) -> impl FnOnce(kube::E
         source,
     }
 }
+
+#[cfg(test)]
+#[path = "finalize_tests.rs"]
+mod tests;
