@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crds::{Durability, OrderShard, Postgres, ShardState};
+use crds::{Durability, OrderShard, ShardState};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{ResourceExt, api::PostParams};
@@ -205,9 +205,7 @@ pub(crate) fn keeper(cluster: &Cluster, shard: &OrderShard) -> Result<Keeper, St
     let master = status.master.clone().ok_or_else(|| "it has no master".to_owned())?;
     let ordinal = u16::try_from(shard.spec.ordinal).map_err(|_| "its ordinal is no ordinal".to_owned())?;
     let name = shard.name_any();
-    let Postgres {
-        durability, instances, ..
-    } = shard.spec.postgres;
+    let (durability, instances) = (shard.spec.postgres.durability, instances(shard));
     let members = (0..instances).map(|instance| format!("{name}-{instance}"));
     Ok(Keeper {
         namespace: cluster.namespace.clone(),
@@ -215,10 +213,19 @@ pub(crate) fn keeper(cluster: &Cluster, shard: &OrderShard) -> Result<Keeper, St
         ordinal: Ordinal(ordinal),
         hosts: names::member_hosts(&cluster.namespace, &name, instances),
         others: members.filter(|member| *member != master).collect(),
-        synchronous: durability != Durability::None && instances > 1,
+        synchronous: durability != Durability::None && shard.spec.postgres.instances > 1,
         shard: name,
         master,
     })
+}
+
+/// How many members a shard is reached at: those that are asked for, and its master though it may be one that shall go. It
+/// is master until it has handed over, however long that takes.
+fn instances(shard: &OrderShard) -> i32 {
+    let asked = shard.spec.postgres.instances;
+    let master = shard.status.as_ref().and_then(|status| status.master.as_deref());
+    let index = master.and_then(|master| master.rsplit('-').next()?.parse::<u8>().ok());
+    index.map_or(asked, |index| asked.max(i32::from(index) + 1))
 }
 
 /// Gives out the first ranges: first the set of shards is written down for good, then each is told its part.
@@ -337,7 +344,7 @@ fn members(
         .map(|(ordinal, shard)| {
             let name = shard.name_any();
             Shard {
-                hosts: names::member_hosts(&cluster.namespace, &name, shard.spec.postgres.instances),
+                hosts: names::member_hosts(&cluster.namespace, &name, instances(shard)),
                 state: match (leaves(ordinal, shard), holders.contains(&ordinal)) {
                     (true, _) => ring::ShardState::Leaving,
                     (false, true) => ring::ShardState::Active,

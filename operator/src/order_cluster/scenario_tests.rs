@@ -210,6 +210,31 @@ async fn more_members_are_published_without_asking_the_databases_again() {
 }
 
 #[tokio::test]
+async fn a_master_that_shall_go_is_listed_until_it_has_handed_over() {
+    let mut world = World::new(1);
+    let ask_for = |world: &World, instances: i32| {
+        world.specify(|spec| spec["postgres"]["instances"] = json!(instances));
+    };
+    ask_for(&world, 3);
+    world.settle().await;
+    world
+        .api
+        .edit(&shard_path(0), |shard| shard["status"]["master"] = json!("shop-0-2"));
+    ask_for(&world, 2);
+    for _ in 0..5 {
+        world.reconcile().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    assert_eq!(
+        world.api.get(&shard_path(0)).unwrap()["spec"]["postgres"]["instances"],
+        2
+    );
+    assert_eq!(world.ring().shards()[0].hosts.len(), 3);
+    world.settle().await;
+    assert_eq!(world.ring().shards()[0].hosts.len(), 2);
+}
+
+#[tokio::test]
 async fn a_shard_that_lost_its_volume_is_never_given_keys_again_behind_everybodys_back() {
     let mut world = World::new(2);
     world.settle().await;

@@ -59,15 +59,19 @@ impl View<'_> {
 
     /// Everybody is there and follows, so one of them can be spared.
     pub(crate) fn is_whole(&self) -> bool {
+        self.master.is_some()
+            && self.members.len() >= self.instances as usize
+            && self.replicas().all(Member::is_streaming)
+            && self.may_hand_over()
+    }
+
+    /// Commits wait for a standby as they shall, and no handover is under way.
+    fn may_hand_over(&self) -> bool {
         let standby_confirms = match self.commit {
             Commit::Asynchronous => true,
             Commit::Synchronous { .. } | Commit::Quorum { .. } => self.synchronous_standby().is_some(),
         };
-        self.master.is_some()
-            && self.members.len() >= self.instances as usize
-            && self.replicas().all(Member::is_streaming)
-            && standby_confirms
-            && !self.consensus.switchover_pending
+        standby_confirms && !self.consensus.switchover_pending
     }
 
     fn stays(&self, member: &Member) -> bool {
@@ -76,9 +80,14 @@ impl View<'_> {
 
     /// The members that the specification asks for are all there, the master among them, and the others follow it.
     pub(crate) fn stays_well(&self) -> bool {
+        self.master.is_some_and(|m| self.stays(m)) && self.those_that_stay_are_well()
+    }
+
+    /// The same, whoever is master.
+    fn those_that_stay_are_well(&self) -> bool {
         let well = |m: &&Member| self.master.is_some_and(|master| master.name == m.name) || m.is_streaming();
         let staying = self.members.iter().filter(|m| self.stays(m));
-        self.master.is_some_and(|m| self.stays(m)) && staying.filter(well).count() == self.instances as usize
+        staying.filter(well).count() == self.instances as usize
     }
 
     /// A streaming standby that has every acknowledged commit.
@@ -110,7 +119,9 @@ impl View<'_> {
 /// Members that should run now: what the specification asks. Those beyond go when the others can do without them: the
 /// master stays and every member that stays has the data.
 pub(crate) fn replicas_now(view: &View<'_>, current: Option<u32>) -> u32 {
-    let surplus = current.filter(|current| *current > view.instances);
+    // Its StatefulSet may be missing for a moment, and made anew with too few would take members away at once.
+    let there = || view.members.iter().filter_map(Member::index).max().map(|last| last + 1);
+    let surplus = current.or_else(there).filter(|current| *current > view.instances);
     match surplus {
         Some(current) if !view.stays_well() => current,
         _ => view.instances,
@@ -124,9 +135,11 @@ pub(crate) fn urgent_step(view: &View<'_>) -> Option<Step> {
 
 /// The next step, or none while there is nothing to do or somebody is not well.
 pub(crate) fn next_step(view: &View<'_>) -> Option<Step> {
-    view.is_whole()
-        .then(|| shrink(view).or_else(|| replica(view)).or_else(|| old_master(view)))
-        .flatten()
+    shrink(view).or_else(|| {
+        view.is_whole()
+            .then(|| replica(view).or_else(|| old_master(view)))
+            .flatten()
+    })
 }
 
 /// A pod from an old template that does not work (a bad image, taken back since) helps nobody and is replaced at once.
@@ -157,9 +170,12 @@ fn locked_out(view: &View<'_>) -> Option<Step> {
     })
 }
 
-/// The specification asks for fewer members and the master is among those to go.
+/// The specification asks for fewer members and the master is among those to go. How the others are that go does not matter.
 fn shrink(view: &View<'_>) -> Option<Step> {
     let master = view.master.filter(|m| !view.stays(m))?;
+    if !view.those_that_stay_are_well() || !view.may_hand_over() {
+        return None;
+    }
     let to = view.candidate(|m| view.stays(m))?;
     Some(Step::Switchover {
         from: master.name.clone(),
@@ -456,6 +472,21 @@ mod tests {
         // Nobody is master: taking members away now might take the one with the newest data.
         let without = View { master: None, ..view };
         assert_eq!(replicas_now(&without, Some(3)), 3);
-        assert_eq!(replicas_now(&without, None), 2);
+        // Nor while the StatefulSet is missing.
+        assert_eq!(replicas_now(&without, None), 3);
+        assert_eq!(replicas_now(&moved, None), 2);
+        // A third one that goes and does not follow holds nothing up; one that stays does.
+        for (instances, dead, step) in [(1, 1, Some("shop-0-0")), (1, 0, None), (2, 1, None)] {
+            let mut members = world.members.clone();
+            members[dead].patroni.as_mut().expect("a status").replication_state = None;
+            let unwell = View {
+                instances,
+                members: &members,
+                master: Some(&members[2]),
+                ..view
+            };
+            let to = next_step(&unwell).map(|step| switch_to(Some(step)));
+            assert_eq!(to.flatten().as_deref(), step);
+        }
     }
 }
