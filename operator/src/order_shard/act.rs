@@ -1,5 +1,7 @@
 //! Carrying out the step that [`super::rollout`] decided.
 
+use std::time::Instant;
+
 use crds::OrderShard;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -52,7 +54,7 @@ pub(crate) async fn act(
                     to.as_deref().unwrap_or("another member")
                 );
                 shards.context.tell(resource, "Switchover", note).await;
-                shards.remember(resource, |memory| memory.master.plan(why));
+                shards.remember(resource, |memory| memory.master.plan(why, Instant::now()));
                 Ok(shards.patroni.switchover(ip, from, to.as_deref(), login).await?)
             }
             None => Ok(()),

@@ -7,6 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::members::Member;
 
+/// A change of master that comes later than this after the operator asked for one has another cause: Patroni refused, or
+/// gave it up.
+const HANDOVER: Duration = Duration::from_secs(120);
+
 /// What the operator remembers of a shard's master between two looks, on its own monotonic clock.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MasterWatch {
@@ -16,8 +20,8 @@ pub(crate) struct MasterWatch {
     lost: Option<Instant>,
     /// What was found when it was lost.
     cause: Option<&'static str>,
-    /// A handover that the operator asked for itself.
-    planned: Option<&'static str>,
+    /// A handover that the operator asked for itself: why, and when.
+    planned: Option<(&'static str, Instant)>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,8 +42,8 @@ pub(crate) struct Noticed {
 
 impl MasterWatch {
     /// The operator is about to hand over.
-    pub(crate) fn plan(&mut self, why: &'static str) {
-        self.planned = Some(why);
+    pub(crate) fn plan(&mut self, why: &'static str, now: Instant) {
+        self.planned = Some((why, now));
     }
 
     /// Takes in what is seen now. `before` is the master in the resource's status, which is all that is known after
@@ -66,16 +70,19 @@ impl MasterWatch {
             }
             return None;
         };
+        let planned = self
+            .planned
+            .filter(|(_, asked)| now.saturating_duration_since(*asked) < HANDOVER);
         let failover = self
             .seen
             .as_ref()
             .filter(|seen| seen.name != master.name)
             .map(|seen| Noticed {
-                planned: self.planned.is_some(),
+                planned: planned.is_some(),
                 failover: Failover {
                     at: wall,
-                    cause: self
-                        .planned
+                    cause: planned
+                        .map(|(why, _)| why)
                         .or(self.cause)
                         .unwrap_or_else(|| seen.what_became_of_it(members))
                         .to_owned(),
@@ -93,7 +100,7 @@ impl MasterWatch {
                 name: master.name.clone(),
                 uid: Some(master.uid.clone()),
             }),
-            planned: if failover.is_some() { None } else { self.planned },
+            planned: planned.filter(|_| failover.is_none()),
             ..Self::default()
         };
         failover
@@ -196,12 +203,26 @@ mod tests {
         let (old, new) = (member("a-0", "1"), member("a-1", "2"));
         let (mut watch, now) = (MasterWatch::default(), Instant::now());
         watch.look(None, Some(&old), &[], never, (now, wall()));
-        watch.plan("the master's pod is to be replaced");
+        watch.plan("the master's pod is to be replaced", now);
         watch.look(None, None, &[old], never, (now, wall()));
         let noticed = watch.look(None, Some(&new), &[], never, (now, wall()));
         let noticed = noticed.expect("a failover");
         assert_eq!(noticed.failover.cause, "the master's pod is to be replaced");
         assert!(noticed.planned);
+    }
+
+    #[test]
+    fn a_failover_long_after_a_handover_that_was_refused_is_not_planned() {
+        let (old, new) = (member("a-0", "1"), member("a-1", "2"));
+        let (mut watch, now) = (MasterWatch::default(), Instant::now());
+        watch.look(None, Some(&old), &[], never, (now, wall()));
+        watch.plan("the master's pod is to be replaced", now);
+        let later = now + Duration::from_secs(180);
+        watch.look(None, Some(&old), &[], never, (later, wall()));
+        let noticed = watch.look(None, Some(&new), &[], never, (later, wall()));
+        let noticed = noticed.expect("a failover");
+        assert_eq!(noticed.failover.cause, "the master's pod was deleted");
+        assert!(!noticed.planned);
     }
 
     #[test]
