@@ -14,7 +14,16 @@ use super::build::dcs::CONFIG_ANNOTATION;
 use crate::apply::{Applied, ApplyError, apply};
 use crate::context::Context;
 
-/// Applies all of them and names what was written. What a pod needs is there before the StatefulSet that makes it.
+/// What was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Kinds and names.
+    pub(crate) what: Vec<String>,
+    /// The StatefulSet among them.
+    pub(crate) stateful_set: bool,
+}
+
+/// Applies all of them. What a pod needs is there before the StatefulSet that makes it.
 ///
 /// `held`: it is not this shard's turn to take over what a newer operator makes of it. Whatever would have its members
 /// replaced or restarted is left as it is; it is only made where it is missing.
@@ -23,13 +32,13 @@ pub(crate) async fn apply_children(
     namespace: &str,
     children: &Children,
     held: bool,
-) -> Result<Vec<String>, ApplyError> {
+) -> Result<Written, ApplyError> {
     let one = Applier {
         context,
         namespace,
         held,
     };
-    let mut written = Vec::new();
+    let mut what = Vec::new();
     let (account, role, configuration, credentials, dcs) = tokio::try_join!(
         one.apply(&children.service_account),
         one.apply(&children.role),
@@ -43,14 +52,16 @@ pub(crate) async fn apply_children(
         one.apply(&children.disruption_budget),
         one.apply_all(&children.services),
     )?;
-    written.extend(
+    what.extend(
         [account, role, configuration, credentials, binding, network, budget]
             .into_iter()
             .flatten(),
     );
-    written.extend(dcs.into_iter().chain(services).flatten());
-    written.extend(one.apply_unless_held(&children.stateful_set).await?);
-    Ok(written)
+    what.extend(dcs.into_iter().chain(services).flatten());
+    let set = one.apply_unless_held(&children.stateful_set).await?;
+    let stateful_set = set.is_some();
+    what.extend(set);
+    Ok(Written { what, stateful_set })
 }
 
 struct Applier<'a> {
@@ -144,7 +155,7 @@ mod tests {
             patroni_username: "patroni".to_owned(),
             patroni_password: "d".to_owned().into(),
         };
-        build::children(&shard, &Files::render(&shard, &passwords, 2), 2)
+        build::children(&shard, &Files::render(&shard, &passwords, 2), 2, "ringwright")
     }
 
     #[tokio::test]
@@ -156,21 +167,25 @@ mod tests {
             let written = apply_children(&context, "market", &children(), held).await;
             written.expect("the API server answers")
         };
-        assert!(apply(true).await.len() > 10, "what is missing is made");
-        assert_eq!(apply(true).await, [""; 0]);
+        let made = apply(true).await;
+        assert!(made.what.len() > 10 && made.stateful_set, "what is missing is made");
+        assert_eq!(apply(true).await.what, [""; 0]);
 
         // As an operator before this one left them.
         let before = json!({"spec": {"containers": [{"name": "postgres", "image": "older"}]}});
         api.edit(SET, |set| set["spec"]["template"] = before.clone());
         api.edit(CONFIG, |map| map["metadata"]["annotations"]["config"] = json!("{}"));
         api.edit(SERVICE, |service| service["spec"]["ports"] = json!([]));
-        assert_eq!(apply(true).await, ["changed Service shop-0-rw"]);
+        let written = apply(true).await;
+        assert_eq!(written.what, ["changed Service shop-0-rw"]);
+        assert!(!written.stateful_set);
         assert_eq!(api.get(SET).expect("a set")["spec"]["template"], before);
 
         let mut changed = apply(false).await;
-        changed.sort();
+        changed.what.sort();
+        assert!(changed.stateful_set);
         assert_eq!(
-            changed,
+            changed.what,
             ["changed ConfigMap shop-0-config", "changed StatefulSet shop-0"]
         );
     }

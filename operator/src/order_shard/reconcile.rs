@@ -11,7 +11,7 @@ use telemetry::chain;
 use tracing::info;
 
 use super::act::{self, ActError};
-use super::apply_children::apply_children;
+use super::apply_children::{Written, apply_children};
 use super::bootstrap::{self, TakeBackError};
 use super::build::labels::names;
 use super::build::{self, Files, dcs};
@@ -28,6 +28,7 @@ use super::settings::{self, Agreement};
 use super::shard::Shard;
 use super::stale_slots;
 use super::status::{self, Because, DatabaseFacts, Found};
+use super::storage;
 use super::touched::Seen;
 use super::volumes::{self, VolumeError};
 use super::{Memory, Shards};
@@ -182,7 +183,14 @@ async fn converge(
     let view = view(&shard, observed);
     let replicas = rollout::replicas_now(&view, observed.current_replicas());
     let files = Files::render(&shard, &credentials.system, replicas);
-    apply(resource, shards, &build::children(&shard, &files, replicas)).await?;
+    let children = build::children(&shard, &files, replicas, &shards.context.config.namespace);
+    let is_new_set = apply(resource, shards, &children).await?;
+    // What was observed is older than a set that has just been written: no pod may pass for made from its template.
+    let newest_revision = view.newest_revision.filter(|_| !is_new_set);
+    let view = View {
+        newest_revision,
+        ..view
+    };
     free_first_start(resource, shards, &shard, observed).await?;
     remove_surplus_volumes(resource, shards, &shard, observed, &view).await?;
     let rebuilding = rebuild::mend(resource, shards, &view, &credentials).await;
@@ -262,28 +270,25 @@ async fn fit_volumes(
     mut shard: Shard,
     observed: &Observed,
 ) -> Result<(Shard, Option<Standing>), ReconcileError> {
-    match volumes::plan(&shards.context, &shard, observed).await {
-        Ok(growth) if growth.is_done() => Ok((shard, None)),
-        Ok(growth) => {
-            info!(shard = shard.name, ?growth, "growing volumes");
-            volumes::grow(&shards.context, &shard, observed, &growth).await?;
-            Ok((shard, None))
-        }
-        Err(VolumeError::Refused(refusal)) => {
+    if let Some(smallest) = storage::smallest(&observed.claims) {
+        shard.fit_in(smallest);
+    }
+    match volumes::fit(&shards.context, &shard, observed).await {
+        Ok(()) => Ok((shard, None)),
+        Err(refusal) if refusal.is_refusal() => {
             if let Some(size) = observed.template_storage_text() {
                 shard.storage.size = size;
             }
-            Ok((
-                shard,
-                Some(Standing::stalled(Because::StorageRefused, refusal.to_string())),
-            ))
+            let standing = Standing::stalled(Because::StorageRefused, chain(&refusal));
+            Ok((shard, Some(standing)))
         }
         Err(other) => Err(other.into()),
     }
 }
 
-/// Applies the children, and tells by an event what had to be put right on a shard that was complete before.
-async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Children) -> Result<(), ReconcileError> {
+/// Applies the children, and tells by an event what had to be put right on a shard that was complete before. Whether the
+/// StatefulSet was written.
+async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Children) -> Result<bool, ReconcileError> {
     let namespace = resource.namespace().unwrap_or_default();
     let held = resource.spec.template_revision.as_deref() != Some(build::template_revision());
     // Before anything is read: a change that is told of meanwhile counts.
@@ -291,21 +296,21 @@ async fn apply(resource: &OrderShard, shards: &Shards, children: &build::Childre
     let (wanted, at) = (children.fingerprint(held), Instant::now());
     let is_wanted = |applied: &Seen<u64>| applied.now(touched, at) == Some(&wanted);
     if shards.remember(resource, |memory| memory.applied.as_ref().is_some_and(is_wanted)) {
-        return Ok(());
+        return Ok(false);
     }
-    let written = apply_children(&shards.context, &namespace, children, held).await?;
-    if written.is_empty() {
+    let Written { what, stateful_set } = apply_children(&shards.context, &namespace, children, held).await?;
+    if what.is_empty() {
         let applied = Seen::new(wanted, touched, at);
         shards.remember(resource, |memory| memory.applied = Some(applied));
-        return Ok(());
+        return Ok(false);
     }
     let configuration = format!("changed ConfigMap {}", names::dcs(&resource.name_any(), dcs::CONFIG));
-    if written.contains(&configuration) {
+    if what.contains(&configuration) {
         shards.remember(resource, |memory| memory.configured = Some(Instant::now()));
     }
-    info!(shard = resource.name_any(), ?written, "applied");
-    shards.context.tell(resource, "Applied", written.join(", ")).await;
-    Ok(())
+    info!(shard = resource.name_any(), written = ?what, "applied");
+    shards.context.tell(resource, "Applied", what.join(", ")).await;
+    Ok(stateful_set)
 }
 
 /// Removes what members left that have gone for good, once all others are well.

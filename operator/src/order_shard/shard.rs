@@ -127,6 +127,18 @@ impl Shard {
         })
     }
 
+    /// Sizes what depends on the volume by the smallest there is, where that is less than asked for: it has not grown yet, or
+    /// cannot. Log that may take a part of the volume would fill it otherwise.
+    pub(crate) fn fit_in(&mut self, smallest: u64) {
+        if smallest < self.storage.bytes {
+            let size = Size {
+                memory: memory(&self.resources).unwrap_or_default(),
+                storage: smallest,
+            };
+            self.parameters = parameters::merged(size, &self.asked);
+        }
+    }
+
     /// Names of the members that the specification asks for, which are the names of their pods.
     pub(crate) fn members(&self) -> impl Iterator<Item = String> {
         self.first_members(self.instances)
@@ -207,6 +219,19 @@ pub(crate) mod tests {
         assert_eq!(shard.parameters["shared_buffers"], "128MB");
         assert!(shard.keep_data);
         assert_eq!(shard.members().collect::<Vec<_>>(), ["shop-0-0", "shop-0-1"]);
+    }
+
+    #[test]
+    fn parameters_go_by_the_volume_that_there_is() {
+        const GIB: u64 = 1 << 30;
+        let of = |size: &str| shard(serde_json::json!({"storage": {"size": size}, "parameters": {"work_mem": "8MB"}}));
+        let mut wants_more = of("100Gi");
+        wants_more.fit_in(10 * GIB);
+        assert_eq!(wants_more.parameters, of("10Gi").parameters);
+        let mut has_more = of("10Gi");
+        has_more.fit_in(12 * GIB);
+        assert_eq!(has_more.parameters, of("10Gi").parameters);
+        assert_ne!(of("10Gi").parameters, of("100Gi").parameters);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) enum StorageRefusal {
     )]
     Shrinks { claim: String, wanted: u64, current: u64 },
     #[error(
-        "volume {claim} cannot grow: its storage class {class} does not allow expansion; set allowVolumeExpansion on the class, or take spec.postgres.storage.size back"
+        "volume {claim} cannot grow: its storage class {class} does not allow expansion; set allowVolumeExpansion on the class"
     )]
     ClassCannotGrow { claim: String, class: String },
 }
@@ -80,12 +80,17 @@ pub(crate) fn requested(claim: &PersistentVolumeClaim) -> Option<u64> {
 
 /// A claim whose volume has not reached the size it asks for.
 pub(crate) fn is_growing(claim: &PersistentVolumeClaim) -> bool {
-    let capacity = claim
-        .status
-        .as_ref()
-        .and_then(|s| s.capacity.as_ref()?.get("storage").cloned())
-        .and_then(|amount| quantity::bytes(&amount.0).ok());
-    matches!((requested(claim), capacity), (Some(wanted), Some(has)) if has < wanted)
+    matches!((requested(claim), capacity(claim)), (Some(wanted), Some(has)) if has < wanted)
+}
+
+/// Bytes of the smallest volume that there is.
+pub(crate) fn smallest(claims: &[PersistentVolumeClaim]) -> Option<u64> {
+    claims.iter().filter_map(capacity).min()
+}
+
+fn capacity(claim: &PersistentVolumeClaim) -> Option<u64> {
+    let capacity = claim.status.as_ref()?.capacity.as_ref()?;
+    quantity::bytes(&capacity.get("storage")?.0).ok()
 }
 
 #[cfg(test)]

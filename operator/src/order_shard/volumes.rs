@@ -8,6 +8,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tracing::info;
 
 use super::build::labels::names;
 use super::observe::Observed;
@@ -33,6 +34,21 @@ pub(crate) enum VolumeError {
         #[source]
         source: kube::Error,
     },
+}
+
+impl VolumeError {
+    /// Somebody has to change something before the volumes can be as asked; everything else can go on meanwhile.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            // A quota, an admission policy, a claim that is not bound yet.
+            Self::Api {
+                source: kube::Error::Api(status),
+                ..
+            } => matches!(status.code, 403 | 422),
+            Self::Api { .. } | Self::ReadClass { .. } => false,
+        }
+    }
 }
 
 /// Removes the volumes of members that have gone because the specification asks for fewer. Only when those that stay are
@@ -61,8 +77,18 @@ pub(crate) async fn remove_surplus(
     Ok(removed)
 }
 
+/// Makes the volumes as large as the specification asks for.
+pub(crate) async fn fit(context: &Context, shard: &Shard, observed: &Observed) -> Result<(), VolumeError> {
+    let growth = plan(context, shard, observed).await?;
+    if growth.is_done() {
+        return Ok(());
+    }
+    info!(shard = shard.name, ?growth, "growing volumes");
+    grow(context, shard, observed, &growth).await
+}
+
 /// Compares the volumes with the specification.
-pub(crate) async fn plan(context: &Context, shard: &Shard, observed: &Observed) -> Result<Growth, VolumeError> {
+async fn plan(context: &Context, shard: &Shard, observed: &Observed) -> Result<Growth, VolumeError> {
     let mut growing_classes = Vec::new();
     for class in classes_to_ask(shard, observed) {
         let api: Api<StorageClass> = Api::all(context.client.clone());
@@ -97,12 +123,7 @@ fn classes_to_ask(shard: &Shard, observed: &Observed) -> Vec<String> {
 }
 
 /// Grows them. The StatefulSet is taken away without its pods, which the next apply of it adopts again.
-pub(crate) async fn grow(
-    context: &Context,
-    shard: &Shard,
-    observed: &Observed,
-    growth: &Growth,
-) -> Result<(), VolumeError> {
+async fn grow(context: &Context, shard: &Shard, observed: &Observed, growth: &Growth) -> Result<(), VolumeError> {
     let failed = |operation: &'static str| {
         move |source: kube::Error| VolumeError::Api {
             operation,
@@ -135,4 +156,29 @@ pub(crate) async fn grow(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answered(code: u16) -> VolumeError {
+        let status = Status {
+            code,
+            ..Status::failure("exceeded quota", "Forbidden")
+        };
+        VolumeError::Api {
+            operation: "patch the volume claims",
+            shard: "shop-0".to_owned(),
+            source: kube::Error::Api(Box::new(status)),
+        }
+    }
+
+    #[test]
+    fn what_the_api_server_refuses_is_told_and_what_it_fails_at_is_tried_again() {
+        assert!(answered(403).is_refusal() && answered(422).is_refusal());
+        assert!(!answered(500).is_refusal() && !answered(409).is_refusal());
+    }
 }

@@ -56,8 +56,8 @@ impl Children {
     }
 }
 
-/// Builds all of them. `replicas`: see [`statefulset::stateful_set`].
-pub(crate) fn children(shard: &Shard, files: &Files, replicas: u32) -> Children {
+/// Builds all of them. `replicas`: see [`statefulset::stateful_set`]; `operator`: the namespace that the operator runs in.
+pub(crate) fn children(shard: &Shard, files: &Files, replicas: u32, operator: &str) -> Children {
     Children {
         service_account: access::service_account(shard),
         role: access::role(shard, replicas),
@@ -66,7 +66,7 @@ pub(crate) fn children(shard: &Shard, files: &Files, replicas: u32) -> Children 
         configuration: files.config_map(shard),
         credentials: files.secret(shard),
         services: services::all(shard),
-        network_policy: network::policy(shard),
+        network_policy: network::policy(shard, operator),
         disruption_budget: disruption::budget(shard),
         stateful_set: statefulset::stateful_set(shard, replicas),
     }

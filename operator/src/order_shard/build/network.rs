@@ -6,23 +6,25 @@ use crds::labels::{MANAGED_BY_OPERATOR, NAME, PART_OF, PART_OF_RINGWRIGHT};
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::labels::{self, component};
 use super::services::{PATRONI_PORT, POSTGRES_PORT};
 use crate::order_shard::shard::Shard;
 
-/// PostgreSQL: every part of Ringwright in this namespace (programs, and other shards for moves) and the operator from
-/// wherever it runs. Patroni's REST API: the shard's own members and the operator. Probes come from the node, which no
+/// Which the API server gives each namespace.
+const NAMESPACE: &str = "kubernetes.io/metadata.name";
+
+/// PostgreSQL: every part of Ringwright in this namespace (programs, and other shards for moves) and the operator, from the
+/// namespace it runs in alone: a label any pod may give itself. Patroni's REST API: the shard's own members and the operator. Probes come from the node, which no
 /// policy shuts out. What the pods themselves reach is left open: the API server has no label to name it by.
-pub(super) fn policy(shard: &Shard) -> NetworkPolicy {
+pub(super) fn policy(shard: &Shard, operator: &str) -> NetworkPolicy {
     let here = |pairs: BTreeMap<String, String>| NetworkPolicyPeer {
         pod_selector: Some(labels::label_selector(pairs)),
         ..NetworkPolicyPeer::default()
     };
     let pair = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
     let operator = || NetworkPolicyPeer {
-        namespace_selector: Some(LabelSelector::default()),
+        namespace_selector: Some(labels::label_selector(pair(NAMESPACE, operator))),
         ..here(pair(NAME, MANAGED_BY_OPERATOR))
     };
     let rule = |port: i32, from: Vec<NetworkPolicyPeer>| NetworkPolicyIngressRule {

@@ -37,6 +37,7 @@ fn built(shard: &Shard) -> Children {
         shard,
         &Files::render(shard, &passwords(), shard.instances),
         shard.instances,
+        "ringwright",
     )
 }
 
