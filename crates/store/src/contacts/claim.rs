@@ -147,6 +147,20 @@ pub(crate) async fn release_pending(store: &Store, contact: &Contact, claimant: 
     settle_or_leave(store, contact, RELEASE_PENDING, claimant).await;
 }
 
+/// Settles what this attempt claimed for a user that it did not change after all. Another attempt may have changed the user
+/// to the same contact, and this one have stamped its claim again: then the user has it, and it is made lasting. Best
+/// effort, as [`hold`].
+pub(crate) async fn hold_or_release(store: &Store, contact: &Contact, claimant: Claimant) {
+    match still_uses(store, contact, claimant.user).await {
+        Ok(true) => hold(store, contact, claimant).await,
+        Ok(false) => release_pending(store, contact, claimant).await,
+        Err(error) => {
+            let claim = contact.claim_id();
+            tracing::warn!(error = telemetry::chain(&error), %claim, "a claim stays pending until the janitor comes");
+        }
+    }
+}
+
 /// Changes a pending claim, or leaves it to the janitor.
 async fn settle_or_leave(store: &Store, contact: &Contact, sql: &'static str, claimant: Claimant) {
     let claim = contact.claim_id();

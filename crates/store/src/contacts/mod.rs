@@ -10,7 +10,7 @@ use row_id::ClaimId;
 use crate::error::StoreError;
 
 pub use crate::idempotency::KeyJanitor;
-pub(crate) use claim::{Claimant, Purpose, claim, hold, release_pending, release_unused};
+pub(crate) use claim::{Claimant, Purpose, claim, hold, hold_or_release, release_pending, release_unused};
 pub use janitor::{ClaimJanitor, ClaimsSettled};
 
 /// What a claim is on.

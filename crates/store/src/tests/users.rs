@@ -206,6 +206,30 @@ async fn updates_at_once_without_a_version_all_happen_one_after_another() {
     shards.end().await;
 }
 
+/// The repeat of a request that changes contacts, without a key or with one of its own, while the first is at work.
+#[tokio::test]
+async fn a_contact_stays_its_users_when_two_requests_change_the_user_to_it_at_once() {
+    let shards = Shards::start(2).await;
+    let mut user = new_user();
+    let id = shards.create(&user).await;
+    for _ in 0..10 {
+        user.email_address = new_user().email_address;
+        let change = || {
+            shards
+                .store
+                .update_user(key(), id, BasedOn::Any, user.clone(), render_user)
+        };
+        let (first, second) = tokio::join!(change(), change());
+        assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
+        let other = shards
+            .store
+            .create_user(key(), new_user_at(&user.email_address), render_user)
+            .await;
+        assert!(matches!(other, Err(StoreError::EmailTaken)), "{other:?}");
+    }
+    shards.end().await;
+}
+
 /// An address goes back and forth between two users, while others try to get hold of it.
 #[tokio::test]
 async fn an_address_never_belongs_to_two_users() {

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::{NewUser, User, lock_user};
-use crate::contacts::{Claimant, Contact, Purpose, claim, hold, release_pending, release_unused};
+use crate::contacts::{Claimant, Contact, Purpose, claim, hold, hold_or_release, release_unused};
 use crate::error::StoreError;
 use crate::failpoint::Failpoint;
 use crate::idempotency::{IdempotencyKey, Keyed, StoredResponse, Written, bind_key, repeat, with_key};
@@ -132,7 +132,7 @@ impl Update {
             Err(error) if Failpoint::is_crash(error) => {}
             Ok(Committed { value: None, .. }) | Err(_) => {
                 for contact in gained {
-                    release_pending(&self.store, contact, claimant).await;
+                    hold_or_release(&self.store, contact, claimant).await;
                 }
             }
         }
