@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use ring::Ordinal;
 use row_id::{EventId, OrderId, UserId};
 use serde_json::json;
 
@@ -386,6 +387,13 @@ async fn an_order_gets_one_invoice_with_a_number_of_its_shard() {
         .await
         .unwrap();
     assert_eq!(invoiced.response.body, "0-00000001");
+    shards
+        .execute(Ordinal(0), "SELECT setval('ringwright.invoice_number_seq', 123456788)")
+        .await;
+    let long: String = shards
+        .scalar(Ordinal(0), "SELECT ringwright.next_invoice_number()")
+        .await;
+    assert_eq!(long, "0-123456789");
     assert_eq!(
         (invoiced.events[0].sequence, invoiced.events[0].invoice_id.is_some()),
         (2, true)
