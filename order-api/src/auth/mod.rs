@@ -66,6 +66,7 @@ impl<S: Needs> FromRequestParts<App> for Caller<S> {
                 "error=\"invalid_token\"",
             )
         })?;
+        tracing::Span::current().record("client", &*key.name);
         if !key.allows(S::SCOPE) {
             let scope = S::SCOPE.as_str();
             let problem = Problem::new(
