@@ -45,6 +45,9 @@ pub enum Settled {
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// When it happened.
+    pub happened: DateTime<Utc>,
+    /// Since when it is tried. An event may have waited for days at a broker or for a notifier: its messages are tried no
+    /// less for that.
     pub since: DateTime<Utc>,
     /// How long it is tried.
     pub for_as_long_as: Duration,
@@ -54,14 +57,18 @@ impl Patience {
     /// How long ago it happened; zero if this clock is behind.
     #[must_use]
     pub fn age(&self) -> Duration {
-        (Utc::now() - self.since).to_std().unwrap_or_default()
+        elapsed(self.happened)
     }
 
     /// Whether the next try is the last.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.age() > self.for_as_long_as
+        elapsed(self.since) > self.for_as_long_as
     }
+}
+
+fn elapsed(since: DateTime<Utc>) -> Duration {
+    (Utc::now() - since).to_std().unwrap_or_default()
 }
 
 /// Sends rows of one channel within its rate.
@@ -202,6 +209,7 @@ mod tests {
     fn patience_ends_after_its_time() {
         let since = Utc::now() - chrono::TimeDelta::hours(2);
         let patience = |hours: u64| Patience {
+            happened: since - chrono::TimeDelta::hours(100),
             since,
             for_as_long_as: Duration::from_secs(hours * 3600),
         };
@@ -210,6 +218,7 @@ mod tests {
         let tomorrow = Utc::now() + chrono::TimeDelta::hours(24);
         assert_eq!(
             Patience {
+                happened: tomorrow,
                 since: tomorrow,
                 for_as_long_as: Duration::ZERO
             }

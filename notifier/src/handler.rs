@@ -38,6 +38,7 @@ impl EventHandler {
             Err(error) => error,
         };
         let patience = Patience {
+            happened: event.occurred_at,
             since: event.occurred_at,
             for_as_long_as: self.notify.give_up_after,
         };

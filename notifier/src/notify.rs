@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::EventKind;
+use chrono::{DateTime, Utc};
 use store::{
     Store, StoreError,
     notifications::{Email, NewNotifications, Notification, NotificationId, OrderContext, Sms},
@@ -81,21 +82,18 @@ impl Notify {
                     .or_else(|| order.invoice.as_ref().map(|invoice| invoice.invoice_id)),
             })
             .await?;
-        let patience = Patience {
-            since: event.occurred_at,
-            for_as_long_as: self.give_up_after,
-        };
+        let happened = event.occurred_at;
         // Neither waits for the other, nor does a failure of one keep the other from being sent.
         let (email, sms) = tokio::join!(
             async {
                 match &queued.email {
-                    Some(email) => self.email(email, &order, occasion, patience).await,
+                    Some(email) => self.email(email, &order, occasion, happened).await,
                     None => Ok(Settled::Done),
                 }
             },
             async {
                 match &queued.sms {
-                    Some(sms) => self.sms(sms, &order, occasion, patience).await,
+                    Some(sms) => self.sms(sms, &order, occasion, happened).await,
                     None => Ok(Settled::Done),
                 }
             },
@@ -113,7 +111,7 @@ impl Notify {
     /// # Errors
     /// When the order is not there or the shard cannot be asked.
     pub async fn of_row(&self, row: &Notification) -> Result<Settled, NotifyError> {
-        let (order_id, kind, since) = match row {
+        let (order_id, kind, queued) = match row {
             Notification::Email(email) => (email.order_id, email.kind, email.delivery.created_at),
             Notification::Sms(sms) => (sms.order_id, sms.kind, sms.delivery.created_at),
         };
@@ -121,14 +119,18 @@ impl Notify {
             return Ok(Settled::Done);
         };
         let order = self.store.order_context(order_id).await?.ok_or(NotifyError::NoOrder)?;
-        let patience = Patience {
-            since,
-            for_as_long_as: self.give_up_after,
-        };
         Ok(match row {
-            Notification::Email(email) => self.email(email, &order, occasion, patience).await?,
-            Notification::Sms(sms) => self.sms(sms, &order, occasion, patience).await?,
+            Notification::Email(email) => self.email(email, &order, occasion, queued).await?,
+            Notification::Sms(sms) => self.sms(sms, &order, occasion, queued).await?,
         })
+    }
+
+    fn patience(&self, happened: DateTime<Utc>, queued: DateTime<Utc>) -> Patience {
+        Patience {
+            happened,
+            since: queued,
+            for_as_long_as: self.give_up_after,
+        }
     }
 
     async fn email(
@@ -136,8 +138,9 @@ impl Notify {
         row: &Email,
         order: &OrderContext,
         occasion: Occasion,
-        patience: Patience,
+        happened: DateTime<Utc>,
     ) -> Result<Settled, StoreError> {
+        let patience = self.patience(happened, row.delivery.created_at);
         let compose = || self.letter(row, order, occasion);
         let send = async |letter: Letter, begin: Begin| self.smtp.send(&letter, begin).await;
         self.email_courier
@@ -150,8 +153,9 @@ impl Notify {
         row: &Sms,
         order: &OrderContext,
         occasion: Occasion,
-        patience: Patience,
+        happened: DateTime<Utc>,
     ) -> Result<Settled, StoreError> {
+        let patience = self.patience(happened, row.delivery.created_at);
         let compose = || self.text(row, order, occasion);
         let send = async |text: Text, begin: Begin| self.sms.send(&text, begin).await;
         self.sms_courier
@@ -161,9 +165,12 @@ impl Notify {
 
     fn letter(&self, row: &Email, order: &OrderContext, occasion: Occasion) -> Result<Letter, Handover> {
         let user = &order.user;
+        let mut context = Context::of(order);
+        // What comes with the letter was settled when it was queued; one that came since has a letter of its own.
+        context.invoice = context.invoice.filter(|_| row.invoice_id.is_some());
         let text = self
             .templates
-            .email(&user.locale, occasion, &Context::of(order))
+            .email(&user.locale, occasion, &context)
             .map_err(|error| Handover::NotTaken(Reason::new("template", error.to_string())))?;
         let addressing = Addressing {
             email_id: row.email_id,

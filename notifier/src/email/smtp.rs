@@ -172,14 +172,10 @@ impl Smtp {
         for recipient in letter.envelope.to() {
             self.step(connection, Rcpt::new(recipient.clone(), vec![]))
                 .await
-                .map_err(|failure| {
-                    let permanent = failure.permanent;
-                    let reason = failure.at("RCPT TO", "recipient");
-                    if permanent {
-                        Handover::Refused(reason)
-                    } else {
-                        Handover::NotTaken(reason)
-                    }
+                .map_err(|failure| match failure.fault {
+                    Fault::Recipient => Handover::Refused(failure.at("RCPT TO", "recipient")),
+                    Fault::Ours => Handover::NotTaken(failure.at("RCPT TO", "relay")),
+                    Fault::Passing => Handover::NotTaken(failure.at("RCPT TO", "recipient")),
                 })?;
         }
         Ok(())
@@ -189,11 +185,11 @@ impl Smtp {
         match timeout(self.limits.command, connection.command(command)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Failure {
-                permanent: error.is_permanent(),
+                fault: fault(&error),
                 told: told(&error),
             }),
             Err(_) => Err(Failure {
-                permanent: false,
+                fault: Fault::Passing,
                 told: format!("no answer within {}s", self.limits.command.as_secs()),
             }),
         }
@@ -279,7 +275,9 @@ async fn open(url: &SmtpUrl, limit: Duration) -> Result<AsyncSmtpConnection, Con
         None
     };
     let server = (url.host.as_str(), url.port);
-    let mut connection = AsyncSmtpConnection::connect_tokio1(server, Some(limit), &hello, wrapper, None)
+    // The limit is for each of its addresses: the first may be of a host that is away.
+    let each = limit / 3;
+    let mut connection = AsyncSmtpConnection::connect_tokio1(server, Some(each), &hello, wrapper, None)
         .await
         .map_err(refused)?;
     if url.security == Security::StartTls {
@@ -318,8 +316,37 @@ fn hang_up(mut line: Line) {
 
 /// A command that failed.
 struct Failure {
-    permanent: bool,
+    fault: Fault,
     told: String,
+}
+
+/// Whose fault it is that a recipient was refused.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    /// There is no such mailbox, or it takes nothing.
+    Recipient,
+    /// The server takes nothing from us: many tell a refused client, sender or quota only when the recipient is named. It
+    /// is right once somebody has repaired it.
+    Ours,
+    /// It may be otherwise in a moment.
+    Passing,
+}
+
+/// By the enhanced status code (RFC 3463), `5.1.x` for the address and `5.2.x` for the mailbox; `5.1.7` and `5.1.8` are of
+/// the sender's address. A server without such codes is taken at its word.
+fn fault(error: &SmtpError) -> Fault {
+    if !error.is_permanent() {
+        return Fault::Passing;
+    }
+    let reply = error.source().map(ToString::to_string).unwrap_or_default();
+    let mut code = reply.split_whitespace().next().unwrap_or_default().split('.');
+    let mut number = || code.next()?.parse::<u16>().ok();
+    match (number(), number(), number()) {
+        (Some(5), Some(1), Some(7 | 8)) => Fault::Ours,
+        (Some(5), Some(1 | 2), Some(_)) => Fault::Recipient,
+        (Some(5), Some(_), Some(_)) => Fault::Ours,
+        _ => Fault::Recipient,
+    }
 }
 
 impl Failure {

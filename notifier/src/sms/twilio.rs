@@ -25,8 +25,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The whole request. Must stay below the lease on the row.
 pub const LONGEST_SENDING: Duration = Duration::from_secs(30);
 /// Answers to a POST that say something of our own account or sender rather than of the customer's number: another try
-/// is right once an operator has repaired it. (From: 21212, 21603, 21606, 21611, 21659; account: 20003, 20404, 21219.)
-const OUR_FAULT: [u32; 8] = [20003, 20404, 21212, 21219, 21603, 21606, 21611, 21659];
+/// is right once an operator has repaired it. (From: 21212, 21603, 21606, 21611, 21659; account: 20003, 20404, 21219, 21408
+/// for a country that is not enabled, 21608 for a trial.)
+const OUR_FAULT: [u32; 10] = [20003, 20404, 21212, 21219, 21408, 21603, 21606, 21608, 21611, 21659];
 
 /// Where and as whom messages are sent.
 #[derive(Clone, Debug)]
@@ -222,13 +223,16 @@ fn judge(status: StatusCode, answer: &Answer) -> Handover {
     };
     match status.as_u16() {
         200..300 if failed_at_once(answer) => Handover::Refused(Reason::new("recipient", told(answer.error_code))),
-        200..300 => Handover::Taken {
+        200..300 if answer.sid.is_some() => Handover::Taken {
             reference: answer.sid.clone(),
         },
+        // Not the provider's word, or cut short: something between may have answered for it.
+        200..300 => Handover::Ambiguous(Reason::new("provider", told(answer.code))),
         429 => Handover::NotTaken(Reason::new("rate-limit", told(answer.code))),
         // The provider gave up waiting for a request that may have arrived whole.
         408 | 500.. => Handover::Ambiguous(Reason::new("provider", told(answer.code))),
-        400 if !answer.code.is_some_and(|code| OUR_FAULT.contains(&code)) => {
+        // Without a code it is not the provider that answers, and nothing is known of the number.
+        400 if answer.code.is_some_and(|code| !OUR_FAULT.contains(&code)) => {
             Handover::Refused(Reason::new("recipient", told(answer.code)))
         }
         _ => {

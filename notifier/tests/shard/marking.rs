@@ -30,6 +30,7 @@ async fn queued_text(shop: &Shop) -> NotificationId {
 
 fn patience() -> Patience {
     Patience {
+        happened: Utc::now(),
         since: Utc::now(),
         for_as_long_as: Duration::from_secs(3600),
     }

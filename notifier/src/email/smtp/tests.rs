@@ -172,6 +172,12 @@ async fn a_cut_or_silence_before_the_content_is_tried_again() {
         &[("RCPT", Act::Cut)],
         &[("RCPT", Act::Hush)],
         &[("RCPT", Act::Answer("450 mailbox busy"))],
+        &[("RCPT", Act::Answer("554 5.7.1 <ada@example.com>: Relay access denied"))],
+        &[("RCPT", Act::Answer("550 5.4.5 Daily sending quota exceeded"))],
+        &[(
+            "RCPT",
+            Act::Answer("550 5.1.8 <shop@shop.example>: Sender address rejected"),
+        )],
         &[("DATA", Act::Cut)],
         &[("DATA", Act::Answer("554 no"))],
     ] {
@@ -241,6 +247,14 @@ async fn a_refused_recipient_or_content_fails_for_good_and_quotes_no_address() {
     for (script, told) in [
         (
             &[("RCPT", Act::Answer("550 5.1.1 <ada@example.com>: unknown"))] as Script,
+            "the mail server answered 550 at RCPT TO",
+        ),
+        (
+            &[("RCPT", Act::Answer("552 5.2.2 the mailbox of ada@example.com is full"))],
+            "the mail server answered 552 at RCPT TO",
+        ),
+        (
+            &[("RCPT", Act::Answer("550 no such user"))],
             "the mail server answered 550 at RCPT TO",
         ),
         (
