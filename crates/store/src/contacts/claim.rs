@@ -154,10 +154,7 @@ pub(crate) async fn hold_or_release(store: &Store, contact: &Contact, claimant: 
     match still_uses(store, contact, claimant.user).await {
         Ok(true) => hold(store, contact, claimant).await,
         Ok(false) => release_pending(store, contact, claimant).await,
-        Err(error) => {
-            let claim = contact.claim_id();
-            tracing::warn!(error = telemetry::chain(&error), %claim, "a claim stays pending until the janitor comes");
-        }
+        Err(error) => leave_to_janitor(contact, &error),
     }
 }
 
@@ -165,8 +162,13 @@ pub(crate) async fn hold_or_release(store: &Store, contact: &Contact, claimant: 
 async fn settle_or_leave(store: &Store, contact: &Contact, sql: &'static str, claimant: Claimant) {
     let claim = contact.claim_id();
     if let Err(error) = store.settle(contact, Change { sql, claim, claimant }).await {
-        tracing::warn!(error = telemetry::chain(&error), %claim, "a claim stays pending until the janitor comes");
+        leave_to_janitor(contact, &error);
     }
+}
+
+fn leave_to_janitor(contact: &Contact, error: &StoreError) {
+    let claim = contact.claim_id();
+    tracing::warn!(error = telemetry::chain(error), %claim, "a claim stays pending until the janitor comes");
 }
 
 /// Gives back what a user has left, unless it has come back to it. Best effort: what stays is taken over by whoever
