@@ -6,10 +6,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use clap::Parser as _;
 use http::{Method, Request, Response, StatusCode};
 use kube::{Client, client::Body};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tower::service_fn;
+
+use crate::{config::Config, context::Context, metrics::Metrics};
 
 /// The server; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +60,12 @@ impl FakeApi {
             }
         });
         Client::new(service, "ns")
+    }
+
+    /// What a controller works with, on this server.
+    pub(crate) fn context(&self) -> Context {
+        let metrics = Metrics::register(&mut Registry::default());
+        Context::new(self.client(), Config::parse_from(["operator"]), metrics)
     }
 
     /// Puts an object there, as a person would.

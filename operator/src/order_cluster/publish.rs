@@ -22,7 +22,7 @@ use super::{
     ring_truth::{ShardBook, Truth, truth},
     validate::Cluster,
 };
-use crate::apply::covers;
+use crate::{apply::covers, order_shard::member_index};
 
 /// How many books are read at the same time.
 const READERS: usize = 16;
@@ -224,8 +224,8 @@ pub(crate) fn keeper(cluster: &Cluster, shard: &OrderShard) -> Result<Keeper, St
 fn instances(shard: &OrderShard) -> i32 {
     let asked = shard.spec.postgres.instances;
     let master = shard.status.as_ref().and_then(|status| status.master.as_deref());
-    let index = master.and_then(|master| master.rsplit('-').next()?.parse::<u8>().ok());
-    index.map_or(asked, |index| asked.max(i32::from(index) + 1))
+    let last = master.and_then(member_index).and_then(|index| u8::try_from(index).ok());
+    last.map_or(asked, |last| asked.max(i32::from(last) + 1))
 }
 
 /// Gives out the first ranges: first the set of shards is written down for good, then each is told its part.

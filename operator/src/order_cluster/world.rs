@@ -1,7 +1,5 @@
 //! A Kubernetes in memory with one cluster, its databases and an operator: where the scenarios take place.
 
-use clap::Parser;
-use prometheus_client::registry::Registry;
 use ring::Ring;
 use serde_json::json;
 use tokio::{
@@ -15,7 +13,6 @@ use super::{
     rebalance::{Pauses, Standing, Tempo},
     *,
 };
-use crate::{config::Config, metrics::Metrics};
 
 pub(super) const CLUSTER: &str = "/apis/ringwright.dev/v1alpha1/namespaces/ns/orderclusters/shop";
 pub(super) const RING: &str = "/api/v1/namespaces/ns/configmaps/shop-ring";
@@ -205,8 +202,7 @@ fn operator(
     databases: &FakeDatabases,
     publish_period: Duration,
 ) -> (Arc<Operator>, UnboundedReceiver<ObjectRef<OrderCluster>>) {
-    let metrics = Metrics::register(&mut Registry::default());
-    let context = Arc::new(Context::new(api.client(), Config::parse_from(["operator"]), metrics));
+    let context = Arc::new(api.context());
     let (ask, asked) = unbounded_channel();
     let quick = Duration::from_millis(1);
     let tempo = Tempo {

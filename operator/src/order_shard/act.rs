@@ -5,7 +5,6 @@ use std::time::Instant;
 use crds::OrderShard;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Preconditions};
 use tracing::info;
 
 use super::Shards;
@@ -78,19 +77,11 @@ async fn restart(
     }
 }
 
-/// The uid makes sure that only the pod that was looked at goes.
 async fn replace_pod(shards: &Shards, resource: &OrderShard, member: &Member) -> Result<(), ActError> {
     let note = format!("replacing pod {} by one from the newest template", member.name);
     shards.context.tell(resource, "ReplacingPod", note).await;
-    let parameters = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: Some(member.uid.clone()),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
     let pods = shards.context.api::<Pod>(&resource.namespace().unwrap_or_default());
-    match pods.delete(&member.name, &parameters).await {
+    match pods.delete(&member.name, &member.deletion()).await {
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         other => other.map(drop).map_err(|source| ActError::DeletePod {
             pod: member.name.clone(),

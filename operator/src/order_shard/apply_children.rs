@@ -131,15 +131,11 @@ impl Applier<'_> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-    use prometheus_client::registry::Registry;
     use serde_json::json;
 
     use super::super::build::{self, Files, SystemPasswords};
     use super::super::shard::tests::shard;
     use super::*;
-    use crate::config::Config;
-    use crate::metrics::Metrics;
     use crate::order_cluster::fake_api::FakeApi;
 
     const SET: &str = "/apis/apps/v1/namespaces/market/statefulsets/shop-0";
@@ -161,8 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_shard_on_hold_keeps_what_would_restart_its_members_and_gets_everything_else() {
         let api = FakeApi::default();
-        let metrics = Metrics::register(&mut Registry::default());
-        let context = Context::new(api.client(), Config::parse_from(["operator"]), metrics);
+        let context = api.context();
         let apply = async |held| {
             let written = apply_children(&context, "market", &children(), held).await;
             written.expect("the API server answers")

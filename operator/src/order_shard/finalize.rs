@@ -6,7 +6,7 @@ use crds::{DeletionPolicy, OrderCluster, OrderShard, ShardState, labels};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use ring::Ordinal;
 use serde_json::json;
 use telemetry::chain;
@@ -153,23 +153,12 @@ async fn stopped(context: &Context, resource: &OrderShard, observed: &Observed) 
         None => {
             let pods = context.api::<Pod>(&namespace);
             for member in observed.members.iter().filter(|member| !member.terminating) {
-                let deleted = pods.delete(&member.name, &of_uid(&member.uid)).await;
+                let deleted = pods.delete(&member.name, &member.deletion()).await;
                 ignore_missing(deleted.map(drop)).map_err(failed(resource, "stop a member that has no StatefulSet"))?;
             }
         }
     }
     Ok(observed.stateful_set.is_none() && observed.members.is_empty())
-}
-
-fn of_uid(uid: &str) -> DeleteParams {
-    let preconditions = Some(Preconditions {
-        uid: Some(uid.to_owned()),
-        resource_version: None,
-    });
-    DeleteParams {
-        preconditions,
-        ..DeleteParams::default()
-    }
 }
 
 /// Volumes and what Patroni knows of them.

@@ -1,12 +1,8 @@
-use clap::Parser as _;
-use prometheus_client::registry::Registry;
 use serde_json::{from_value, json};
 
 use super::super::members::{Consensus, Member};
 use super::super::shard::tests::resource;
 use super::*;
-use crate::config::Config;
-use crate::metrics::Metrics;
 use crate::order_cluster::fake_api::FakeApi;
 
 const CLUSTER: &str = "/apis/ringwright.dev/v1alpha1/namespaces/market/orderclusters/shop";
@@ -40,8 +36,7 @@ impl World {
         );
         api.delete(CLUSTER);
         api.delete(SHARD);
-        let metrics = Metrics::register(&mut Registry::default());
-        let context = Context::new(api.client(), Config::parse_from(["operator"]), metrics);
+        let context = api.context();
         Self { api, context }
     }
 

@@ -6,6 +6,7 @@ use crds::labels;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube::api::{DeleteParams, Preconditions};
 use serde::Deserialize;
 
 /// Annotation in which a member publishes its state.
@@ -108,7 +109,15 @@ impl Member {
 
     /// Number of the pod within its StatefulSet.
     pub(crate) fn index(&self) -> Option<u32> {
-        self.name.rsplit_once('-').and_then(|(_, index)| index.parse().ok())
+        member_index(&self.name)
+    }
+
+    /// Deletes this very pod, and no other that has come under its name since it was looked at.
+    pub(crate) fn deletion(&self) -> DeleteParams {
+        DeleteParams::default().preconditions(Preconditions {
+            uid: Some(self.uid.clone()),
+            resource_version: None,
+        })
     }
 
     /// Its container runs and PostgreSQL answers.
@@ -154,6 +163,11 @@ impl Member {
                 .any(|(name, change)| is_lowered_limit(name, change))
         })
     }
+}
+
+/// Which of its shard's members has this name: they are numbered from 0.
+pub(crate) fn member_index(name: &str) -> Option<u32> {
+    name.rsplit_once('-').and_then(|(_, index)| index.parse().ok())
 }
 
 /// Reasons that pass in the ordinary course of a start are no trouble.

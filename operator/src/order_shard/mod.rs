@@ -60,6 +60,7 @@ use tracing::{error, warn};
 use crate::conditions::made_by_operator;
 use crate::context::{Context, watching};
 pub(crate) use build::template_revision;
+pub(crate) use members::member_index;
 pub(crate) use status::serves;
 
 use bootstrap::StartWatch;

@@ -15,7 +15,8 @@ use crate::order_shard::shard::Shard;
 const NAMESPACE: &str = "kubernetes.io/metadata.name";
 
 /// PostgreSQL: every part of Ringwright in this namespace (programs, and other shards for moves) and the operator, from the
-/// namespace it runs in alone: a label any pod may give itself. Patroni's REST API: the shard's own members and the operator. Probes come from the node, which no
+/// namespace it runs in alone: a label any pod may give itself. Patroni's REST API: the shard's own members and the
+/// operator. Probes come from the node, which no
 /// policy shuts out. What the pods themselves reach is left open: the API server has no label to name it by.
 pub(super) fn policy(shard: &Shard, operator: &str) -> NetworkPolicy {
     let here = |pairs: BTreeMap<String, String>| NetworkPolicyPeer {
